@@ -1,0 +1,1 @@
+"""What the services have in common, and nothing else. It knows no service."""

@@ -1,0 +1,225 @@
+"""Bearing an absent Kafka, within a bound, and telling absence from refusal.
+
+The client reports a wrong password, a wrong certificate and a wrong protocol all as "Unable to
+bootstrap"; the reason is only in its log records. `connect` reads it there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, TypeVar
+
+from aiokafka.errors import KafkaError
+
+from shared.errors import AccessRefusedError, KafkaUnavailableError, StopServiceError
+from shared.kafka import refusal
+from shared.logs import Logger
+from shared.settings import KafkaSettings
+
+_FIRST_PAUSE_SECONDS = 0.25
+_LONGEST_PAUSE_SECONDS = 5.0
+_STOP_SECONDS = 3.0
+_PROBE_SECONDS = 2.0
+_CLOSED_TOO_OFTEN = 3
+# ApiVersions v0, the one request that every listener answers before authentication: size, key 18,
+# version 0, correlation id, no client id. https://kafka.apache.org/protocol
+_API_VERSIONS = struct.pack(">ihhih", 10, 18, 0, 1, -1)
+
+
+class Startable(Protocol):
+    """A client of Kafka: a consumer, a producer, an administration client."""
+
+    async def start(self) -> None:
+        """Connect."""
+
+
+ClientT = TypeVar("ClientT", bound=Any)
+
+
+class _Reasons(logging.Handler):
+    """Keeps the exceptions that the client library logs instead of raising."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.errors: list[BaseException] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if isinstance(record.args, tuple):
+            self.errors += [arg for arg in record.args if isinstance(arg, BaseException)][:8]
+
+
+@contextlib.contextmanager
+def _listening_to_the_client() -> Iterator[_Reasons]:
+    reasons = _Reasons()
+    library = logging.getLogger("aiokafka")
+    library.addHandler(reasons)
+    try:
+        yield reasons
+    finally:
+        library.removeHandler(reasons)
+
+
+class Patience:
+    """How long an absent Kafka is borne: `KAFKA_UNAVAILABLE_SECONDS` from the first failure on.
+
+    Args:
+        seconds: the bound.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._since: float | None = None
+        self._pause = _FIRST_PAUSE_SECONDS
+
+    def worked(self) -> None:
+        """Note that Kafka answered."""
+        self._since = None
+        self._pause = _FIRST_PAUSE_SECONDS
+
+    def failed(self, reason: str) -> float:
+        """Note a failure and return for how many seconds to wait before the next try.
+
+        Raises:
+            StopServiceError: Kafka has been away for too long.
+        """
+        now = self._clock()
+        if self._since is None:
+            self._since = now
+        waited = now - self._since
+        if waited >= self._seconds:
+            raise StopServiceError(
+                f"Kafka has been unavailable for {waited:.0f} s "
+                f"(KAFKA_UNAVAILABLE_SECONDS={self._seconds:g}): {reason}"
+            )
+        pause = min(self._pause, max(self._seconds - waited, 0.05))
+        self._pause = min(self._pause * 2, _LONGEST_PAUSE_SECONDS)
+        return pause
+
+
+async def connect(
+    make: Callable[[], ClientT],
+    settings: KafkaSettings,
+    *,
+    patience: Patience,
+    stopping: asyncio.Event,
+    log: Logger,
+    doing: str,
+) -> ClientT | None:
+    """Return a started client, or None if `stopping` was set first.
+
+    A fresh object is made for each try: a client that failed to start is of no further use.
+
+    Raises:
+        AccessRefusedError: Kafka answered and refused; at once.
+        StopServiceError: Kafka stayed away for `KAFKA_UNAVAILABLE_SECONDS`.
+    """
+    servers = ",".join(settings.bootstrap_servers)
+    closed_in_a_row = 0
+    while not stopping.is_set():
+        client = make()
+        with _listening_to_the_client() as reasons:
+            try:
+                await asyncio.wait_for(client.start(), settings.operation_deadline_seconds)
+            except (KafkaError, OSError, TimeoutError) as error:
+                await stop_client(client, log=log)
+                refused = await _refusal(settings, [error, *reasons.errors], doing=doing)
+                if refused is not None:
+                    raise refused from error
+                closed_in_a_row = closed_in_a_row + 1 if _was_closed(reasons.errors) else 0
+                if closed_in_a_row >= _CLOSED_TOO_OFTEN and settings.security_protocol in (
+                    "PLAINTEXT",
+                    "SSL",
+                ):
+                    raise AccessRefusedError(
+                        f"{servers} closes every connection that does not log in: is it a SASL listener? "
+                        f"KAFKA_SECURITY_PROTOCOL is {settings.security_protocol}"
+                    ) from error
+                reason = str(reasons.errors[0] if reasons.errors else error) or type(error).__name__
+                pause = patience.failed(f"{doing} at {servers}: {reason}")
+                log.warning(
+                    "kafka_unavailable", servers=servers, doing=doing, reason=reason, retry_seconds=pause
+                )
+            except BaseException:
+                await stop_client(client, log=log)
+                raise
+            else:
+                patience.worked()
+                return client
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), pause)
+    return None
+
+
+async def stop_client(client: Any, *, log: Logger, seconds: float = _STOP_SECONDS) -> None:
+    """Stop a consumer, producer or administration client, and wait no longer than `seconds`.
+
+    A producer with anything pending would wait for ever for a broker that is gone.
+    """
+    stop = getattr(client, "stop", None) or client.close
+    try:
+        await asyncio.wait_for(stop(), seconds)
+    except (KafkaError, OSError, TimeoutError, AssertionError, RuntimeError) as error:
+        # What it had pending is lost with it, on purpose: it was not committed.
+        log.debug("client_stop_cut_short", client=type(client).__name__, reason=repr(error))
+
+
+def _was_closed(errors: list[BaseException]) -> bool:
+    return any("closed" in str(error).lower() for error in errors)
+
+
+async def _refusal(
+    settings: KafkaSettings, errors: list[BaseException], *, doing: str
+) -> StopServiceError | None:
+    servers = ",".join(settings.bootstrap_servers)
+    for error in errors:
+        refused = refusal(error, doing=f"{doing} at {servers}")
+        if isinstance(refused, StopServiceError):
+            return refused
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return AccessRefusedError(
+                f"{servers}: the broker's certificate is not trusted ({error.verify_message}); "
+                "see KAFKA_SSL_CAFILE and KAFKA_SSL_CHECK_HOSTNAME"
+            )
+        if isinstance(error, ssl.SSLError) and "alert" in str(error).lower():
+            return AccessRefusedError(f"{servers}: the broker refused our certificate: {error}")
+    if errors:
+        return await _wrong_protocol(settings)
+    return None
+
+
+async def _wrong_protocol(settings: KafkaSettings) -> AccessRefusedError | None:
+    """Ask the first server, in plain text, and compare what answers with what we are set to speak."""
+    host, _, port = settings.bootstrap_servers[0].rpartition(":")
+    answer = b""
+    try:
+        async with asyncio.timeout(_PROBE_SECONDS):
+            reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+            try:
+                writer.write(_API_VERSIONS)
+                answer = await reader.read(8)
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):
+        return None  # It does not answer at all: absence, not refusal.
+    set_to = f"KAFKA_SECURITY_PROTOCOL is {settings.security_protocol}"
+    where = settings.bootstrap_servers[0]
+    speaks_tls = settings.security_protocol.endswith("SSL")
+    if answer.startswith(b"HTTP"):
+        return AccessRefusedError(f"{where} is an HTTP server, not Kafka; see KAFKA_BOOTSTRAP_SERVERS")
+    if answer[:2] == b"\x15\x03" and not speaks_tls:
+        return AccessRefusedError(f"{where} speaks TLS and {set_to}")
+    if answer[4:8] == b"\x00\x00\x00\x01" and speaks_tls:
+        return AccessRefusedError(f"{where} speaks plain text and {set_to}")
+    return None
+
+
+def unavailable(error: BaseException, *, doing: str) -> KafkaUnavailableError:
+    """Return `error` as the absence that it is a sign of."""
+    return KafkaUnavailableError(f"{doing}: {str(error) or type(error).__name__}")

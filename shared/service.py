@@ -1,0 +1,62 @@
+"""The frame of a service: run → serve → its own main; signals, exit codes, and the last log line.
+
+```
+run            a fresh event loop, the exit code
+└── _serve     signals, the last log line
+    └── main   the service: starts, works until `stopping` is set, drains, returns
+```
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable
+
+import uvloop
+
+from shared.errors import BadConfigurationError, TandemError
+from shared.logs import Logger
+
+STOPPED_AS_ASKED = 0
+FAILED = 1
+BAD_CONFIGURATION = 2
+
+
+def run(main: Callable[[asyncio.Event], Awaitable[None]], *, log: Logger) -> int:
+    """Run a service to its end and return its exit code.
+
+    The first SIGTERM or SIGINT sets the event that `main` is given; a second one ends the process at
+    once: what was not committed is done again by whoever gets the partitions next.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(main, log))
+
+
+async def _serve(main: Callable[[asyncio.Event], Awaitable[None]], log: Logger) -> int:
+    stopping = asyncio.Event()
+
+    def on_signal(name: str) -> None:
+        if stopping.is_set():
+            log.error("stopped", reason=f"{name} again: ended at once", exit_code=FAILED)
+            os._exit(FAILED)
+        log.info("stopping", signal=name)
+        stopping.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number.name)
+    try:
+        await main(stopping)
+    except BadConfigurationError as error:
+        log.error("stopped", reason=str(error), exit_code=BAD_CONFIGURATION)  # noqa: TRY400 — the text says it
+        return BAD_CONFIGURATION
+    except TandemError as error:
+        log.error("stopped", reason=str(error), exit_code=FAILED)  # noqa: TRY400
+        return FAILED
+    except Exception as error:
+        log.exception("stopped", reason=f"unexpected: {error!r}", exit_code=FAILED)
+        return FAILED
+    log.info("stopped", reason="as asked", exit_code=STOPPED_AS_ASKED)
+    return STOPPED_AS_ASKED
