@@ -1,0 +1,1 @@
+"""Consumes, keeps state, publishes results, exactly once."""

@@ -1,0 +1,246 @@
+"""The processor's composition root: settings, logs, wiring. `python -m services.processor`."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.structs import TopicPartition
+
+from services.processor.guarantee import ExactlyOnce, Guarantee, Routes
+from services.processor.membership import Membership
+from services.processor.observation import PartitionObserver, TopologyReport
+from services.processor.partition import Partition
+from services.processor.preflight import Layout
+from services.processor.processor import Processor
+from services.processor.record_batches import CHECKED_VERSION, read_whole_batches
+from services.processor.restore import ChangelogReader
+from services.processor.settings import ProcessorSettings
+from services.processor.task import Gate, Task
+from services.processor.topologies.behavior import BehaviorTopology
+from services.processor.topologies.sensors import SensorTopology
+from services.processor.topology import Place, Topology
+from shared import logs, service
+from shared.connecting import Patience, stop_client
+from shared.errors import BadConfigurationError, KafkaUnavailableError
+from shared.health import Health
+from shared.http_server import HttpServer
+from shared.kafka import KafkaClients
+from shared.metrics import ProcessorMetrics, new_registry
+from shared.settings import HttpSettings, KafkaSettings, LogSettings, Settings
+
+SERVICE = "processor"
+HTTP_PORT = 8082
+GROUPS = (KafkaSettings, ProcessorSettings, HttpSettings, LogSettings)
+_BEAT_SECONDS = 0.5
+_BEAT_BOUND_SECONDS = 10.0
+_SHIPPED: dict[str, Callable[[ProcessorSettings], Topology]] = {
+    BehaviorTopology.name: BehaviorTopology,
+    SensorTopology.name: SensorTopology,
+}
+
+
+class Application:
+    """The wired processor. Tests hand in a guarantee or a changelog reader of their own to plant faults."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        guarantee: Callable[..., Guarantee] = ExactlyOnce,
+        reader: Callable[..., ChangelogReader] = ChangelogReader,
+    ) -> None:
+        self._kafka = settings[KafkaSettings]
+        self._settings = settings[ProcessorSettings]
+        self._http = settings[HttpSettings]
+        self._guarantee = guarantee
+        self._reader = reader
+        self._log = logs.get(SERVICE)
+
+    async def main(self, stopping: asyncio.Event) -> None:
+        """Run every configured topology until `stopping` is set.
+
+        Raises:
+            BadConfigurationError: a topology can't be loaded, or the HTTP address can't be listened on.
+            StopServiceError: see its text.
+        """
+        topologies = [_load_topology(name, self._settings) for name in self._settings.topologies]
+        registry = new_registry(SERVICE)
+        metrics = ProcessorMetrics(registry)
+        health = Health(time.monotonic, stall_seconds=self._http.stall_seconds)
+        reports = {
+            topology.name: TopologyReport(
+                topology, self._settings, metrics=metrics, health=health, log=self._log
+            )
+            for topology in topologies
+        }
+        server = HttpServer(
+            self._http,
+            default_port=HTTP_PORT,
+            health=health,
+            registry=registry,
+            stats=lambda: {"topologies": {name: report.figures() for name, report in reports.items()}},
+            log=self._log,
+        )
+        await server.start()
+        beat = asyncio.create_task(_beat(health), name="heartbeat")
+        try:
+            clients = KafkaClients(self._kafka)
+            processors = [
+                self._processor(topology, clients, reports[topology.name]) for topology in topologies
+            ]
+            health.ready("service")
+            _freeze_garbage_collector()
+            await _run_all(processors, stopping)
+        finally:
+            beat.cancel()
+            await asyncio.wait({beat})
+            await server.stop()
+
+    def _processor(self, topology: Topology, clients: KafkaClients, report: TopologyReport) -> Processor:
+        return Processor(
+            topology,
+            clients,
+            self._settings,
+            make_task=partial(self._task, topology, clients),
+            patience=lambda: Patience(self._kafka.unavailable_seconds, time.monotonic),
+            report=report,
+            log=self._log,
+        )
+
+    def _task(
+        self,
+        topology: Topology,
+        clients: KafkaClients,
+        *,
+        layout: Layout,
+        membership: Membership,
+        place: Place,
+        gate: Gate,
+        observer: PartitionObserver,
+        dead_letter_bytes: int,
+    ) -> Task:
+        group = self._kafka.named(topology.group)
+        guarantee = self._guarantee(
+            clients,
+            # Prefix, group, topic and partition only: the next owner has to come up with the same one.
+            transactional_id=f"{group}-{topology.input}-{place.partition}",
+            group=group,
+            place=TopicPartition(place.topic, place.partition),
+            routes=Routes(layout.names, layout.counts, changelog=layout.changelog),
+            read_committed_offset=membership.committed,
+            transaction_timeout_seconds=self._settings.transaction_timeout_seconds,
+            deadline_seconds=self._kafka.operation_deadline_seconds,
+            log=self._log,
+        )
+        partition = Partition(
+            topology,
+            place,
+            group=group,
+            max_keys=self._settings.state_max_keys,
+            full_validation=self._settings.validation == "full",
+            dead_letter_bytes=dead_letter_bytes,
+        )
+        return Task(
+            partition,
+            guarantee,
+            make_consumer=lambda: self._data_consumer(clients),
+            changelog=TopicPartition(layout.changelog, place.partition),
+            group=group,
+            settings=self._settings,
+            deadline_seconds=self._kafka.operation_deadline_seconds,
+            gate=gate,
+            observer=observer,
+            wall_clock=time.time,
+            log=self._log,
+            reader=self._reader,
+        )
+
+    async def _data_consumer(self, clients: KafkaClients) -> AIOKafkaConsumer:
+        """Return a started consumer that belongs to no group, reads what is committed, and never resets."""
+        consumer = clients.consumer(
+            group_id=None,
+            isolation_level="read_committed",
+            auto_offset_reset="none",
+            fetch_min_bytes=self._settings.fetch_min_bytes,
+            fetch_max_wait_ms=self._settings.fetch_max_wait_milliseconds,
+            max_partition_fetch_bytes=self._settings.fetch_max_partition_bytes,
+        )
+        try:
+            await asyncio.wait_for(consumer.start(), self._kafka.operation_deadline_seconds)
+        except Exception as error:
+            await stop_client(consumer, log=self._log)
+            raise KafkaUnavailableError(f"could not start a consumer: {error!r}") from error
+        if not read_whole_batches(consumer):
+            self._log.warning(
+                "slow_path", reason=f"whole batches were checked with aiokafka {CHECKED_VERSION} only"
+            )
+        return consumer
+
+
+async def _run_all(processors: list[Processor], stopping: asyncio.Event) -> None:
+    """Run processors until each has ended; the first failure ends the others, and is raised."""
+    jobs = [asyncio.create_task(processor.run(stopping)) for processor in processors]
+    try:
+        await asyncio.wait(jobs, return_when=asyncio.FIRST_EXCEPTION)
+        stopping.set()
+        outcomes = await asyncio.gather(*jobs, return_exceptions=True)
+    finally:
+        for job in jobs:
+            job.cancel()
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+
+
+async def _beat(health: Health) -> None:
+    while True:
+        health.beat("event loop", bound_seconds=_BEAT_BOUND_SECONDS)
+        await asyncio.sleep(_BEAT_SECONDS)
+
+
+def _freeze_garbage_collector() -> None:
+    """What exists now lives as long as the process: the collector need not look at it again."""
+    gc.collect()
+    gc.freeze()
+
+
+def _load_topology(name: str, settings: ProcessorSettings) -> Topology:
+    """Return a topology: a shipped one by its name, or anyone's by its dotted path (`package.module.Class`).
+
+    Raises:
+        BadConfigurationError: there is no such thing.
+    """
+    if name in _SHIPPED:
+        return _SHIPPED[name](settings)
+    path, _, attribute = name.replace(":", ".").rpartition(".")
+    known = ", ".join(_SHIPPED)
+    if not path:
+        raise BadConfigurationError(
+            [f"PROCESSOR_TOPOLOGIES: {name!r} is neither one of {known} nor a dotted path to a class"]
+        )
+    try:
+        made: Any = getattr(importlib.import_module(path), attribute)(settings)
+    except (ImportError, AttributeError, TypeError) as error:
+        raise BadConfigurationError([f"PROCESSOR_TOPOLOGIES: {name!r} can't be loaded: {error}"]) from error
+    needed = ("name", "input", "group", "results", "notices", "event", "full_event", "open", "summarize")
+    missing = [what for what in needed if not hasattr(made, what)]
+    if missing:
+        raise BadConfigurationError([f"PROCESSOR_TOPOLOGIES: {name!r} lacks {', '.join(missing)}"])
+    return cast("Topology", made)
+
+
+def run(application: Callable[[Settings], Application] = Application) -> int:
+    """Run the processor and return its exit code."""
+    return service.start(SERVICE, GROUPS, lambda settings: application(settings).main, sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -1,0 +1,289 @@
+"""How a transaction's content reaches Kafka: exactly once, through a producer that fences its predecessors.
+
+Two things of the client are not taken as they are, for this producer alone (checked with the version that
+`record_batches` names):
+
+- A transactional request that was retried after a connection failed can arrive late and hit the *next*
+  transaction, because this client speaks version 0 of these requests, which bump no epoch. `_WatchedClient`
+  notices; the transaction is finished, and the task is built again with a new epoch.
+- Between two transactions the client sleeps 20 ms where the broker is still writing markers. `_QuickSender`
+  asks again after 2 ms.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, Protocol
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.client import ConnectionGroup, CoordinationType
+from aiokafka.errors import IllegalOperation, KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
+from aiokafka.producer.sender import BACKOFF_OVERRIDE, AddPartitionsToTxnHandler, Sender
+from aiokafka.protocol.transaction import InitProducerIdRequest
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
+
+from services.processor.partition import Transaction
+from services.processor.topology import OutputRecord
+from shared.connecting import stop_client
+from shared.errors import RebuildTaskError, StopServiceError, TandemError, TaskFencedError
+from shared.kafka import FENCED, KafkaClients, refusal
+from shared.logs import Logger
+
+_BATCH_BYTES = 256 * 1024
+_RETRY_MILLISECONDS = 10
+_BETWEEN_TRANSACTIONS_SECONDS = 0.002
+
+# Everything that the client is known to raise out of a transaction. Its state machine is made of asserts.
+_FAILURES = (KafkaError, IllegalOperation, AssertionError, TimeoutError, OSError)
+_TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
+
+
+class TooLargeError(RebuildTaskError):
+    """A broker refused a record for its size. Nothing of the transaction counts."""
+
+
+class Guarantee(Protocol):
+    """What a task needs to make its results durable. One object serves from `open` to `close`."""
+
+    async def open(self) -> None:
+        """Connect, and shut out whoever served this partition before."""
+
+    async def committed(self) -> int | None:
+        """Return the committed input offset; only to be asked after `open`."""
+
+    async def commit(self, transaction: Transaction) -> None:
+        """Make a transaction's content durable, and its offset with it.
+
+        Raises:
+            RebuildTaskError: it failed, or it is not known whether it did.
+            StopServiceError: Kafka refuses it, and always will.
+        """
+
+    async def close(self) -> None:
+        """Let go, within seconds. What was not committed is gone."""
+
+
+class Routes:
+    """Where results go: to the input's partition modulo the topic's count, never by a hash of the key.
+
+    Args:
+        names: full name by topic name.
+        counts: number of partitions by full name.
+    """
+
+    def __init__(self, names: dict[str, str], counts: dict[str, int], *, changelog: str) -> None:
+        self._names = names
+        self._counts = counts
+        self.changelog = changelog
+
+    @property
+    def topics(self) -> list[str]:
+        """The full names of all topics that are written."""
+        return [*self._names.values(), self.changelog]
+
+    def of(self, transaction: Transaction, partition: int) -> Iterator[tuple[str, int, list[OutputRecord]]]:
+        """Yield topic, partition and records of everything a transaction writes."""
+        for topic, records in transaction.outputs.by_topic.items():
+            name = self._names[topic]
+            yield name, partition % self._counts[name], records
+        changes = [OutputRecord(key, value) for key, value in transaction.changelog]
+        yield self.changelog, partition, changes
+
+
+class ExactlyOnce:
+    """One transactional producer for one input partition; its id is what fences a zombie.
+
+    Args:
+        clients: makes the producer.
+        transactional_id: full, the same for whoever serves this partition.
+        group: full name of the consumer group whose offset is committed.
+        place: input partition.
+        read_committed_offset: asks the group for the partition's committed offset.
+        deadline_seconds: of each operation.
+    """
+
+    def __init__(
+        self,
+        clients: KafkaClients,
+        *,
+        transactional_id: str,
+        group: str,
+        place: TopicPartition,
+        routes: Routes,
+        read_committed_offset: Callable[[TopicPartition], Awaitable[int | None]],
+        transaction_timeout_seconds: float,
+        deadline_seconds: float,
+        log: Logger,
+    ) -> None:
+        self._clients = clients
+        self._transactional_id = transactional_id
+        self._group = group
+        self._place = place
+        self._routes = routes
+        self._read_committed_offset = read_committed_offset
+        self._transaction_timeout_seconds = transaction_timeout_seconds
+        self._deadline_seconds = deadline_seconds
+        self._log = log
+        self._producer: AIOKafkaProducer | None = None
+        self._watched: _WatchedClient | None = None
+
+    async def open(self) -> None:
+        """Start the producer: this fences its predecessor and settles a transaction it left open.
+
+        Raises:
+            RebuildTaskError: it did not work this time.
+            StopServiceError: it is not permitted.
+        """
+        producer = self._clients.producer(
+            transactional_id=self._transactional_id,
+            transaction_timeout_ms=int(self._transaction_timeout_seconds * 1000),
+            max_batch_size=_BATCH_BYTES,
+            retry_backoff_ms=_RETRY_MILLISECONDS,
+            linger_ms=0,
+        )
+        self._producer = producer
+        self._watched = _WatchedClient(producer.client)
+        _replace_sender(producer, self._watched)
+        try:
+            async with asyncio.timeout(self._deadline_seconds):
+                await producer.start()
+                for topic in self._routes.topics:
+                    # Known before the first transaction: asking within one would hold it open.
+                    await producer.partitions_for(topic)
+        except _FAILURES as error:
+            raise self._failure(error, f"use the transactional id {self._transactional_id}") from error
+
+    async def committed(self) -> int | None:
+        """Return the group's committed offset.
+
+        It is asked for only now, when no transaction of a predecessor can move it any more.
+        """
+        try:
+            async with asyncio.timeout(self._deadline_seconds):
+                return await self._read_committed_offset(self._place)
+        except _FAILURES as error:
+            raise self._failure(error, f"read the offsets of group {self._group}") from error
+
+    async def commit(self, transaction: Transaction) -> None:
+        """Commit outputs, changelog, dead letters and offset in one transaction."""
+        assert self._producer is not None and self._watched is not None, "open comes first"  # noqa: PT018
+        try:
+            async with asyncio.timeout(self._deadline_seconds):
+                await self.begin(self._producer)
+                await self.publish(self._producer, transaction)
+                await self.send_offsets(self._producer, transaction)
+                await self.end(self._producer)
+        except _FAILURES as error:
+            raise self._failure(error, "commit a transaction") from error
+        if self._watched.retried:
+            raise RebuildTaskError(
+                "committed, but a transactional request was repeated after a connection failed: a late "
+                "copy of it must not meet the next transaction of this epoch"
+            )
+
+    async def close(self) -> None:
+        """Stop the producer. An open transaction is settled by whoever opens next."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await stop_client(producer, log=self._log)
+
+    async def begin(self, producer: AIOKafkaProducer) -> None:
+        """Step 1: open the transaction."""
+        await producer.begin_transaction()
+
+    async def publish(self, producer: AIOKafkaProducer, transaction: Transaction) -> None:
+        """Step 2: send everything, and wait until each batch is acknowledged.
+
+        A refused batch fails nothing but its own future: a commit would succeed without it.
+        """
+        futures = []
+        for topic, partition, records in self._routes.of(transaction, self._place.partition):
+            for batch in _batches(producer, records):
+                futures.append(await producer.send_batch(batch, topic, partition=partition))  # noqa: PERF401
+        outcomes = await asyncio.gather(*futures, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    async def send_offsets(self, producer: AIOKafkaProducer, transaction: Transaction) -> None:
+        """Step 3: the input offset joins the transaction."""
+        offsets = {self._place: OffsetAndMetadata(transaction.next_offset, "")}
+        await producer.send_offsets_to_transaction(offsets, self._group)
+
+    async def end(self, producer: AIOKafkaProducer) -> None:
+        """Step 4: all of it becomes visible."""
+        await producer.commit_transaction()
+
+    def _failure(self, error: BaseException, doing: str) -> TandemError:
+        refused = refusal(error, doing=doing)
+        if isinstance(refused, StopServiceError):
+            return refused
+        if isinstance(error, FENCED):
+            return TaskFencedError(f"another producer took {self._transactional_id}")
+        text = f"could not {doing}: {error!r}"
+        return TooLargeError(text) if isinstance(error, _TOO_LARGE) else RebuildTaskError(text)
+
+
+def _batches(producer: AIOKafkaProducer, records: list[OutputRecord]) -> Iterator[Any]:
+    """Yield record batches that hold `records` in order."""
+    batch = producer.create_batch()
+    for key, value, headers in records:
+        if batch.append(timestamp=None, key=key, value=value, headers=list(headers)) is None:
+            batch.close()
+            yield batch
+            batch = producer.create_batch()
+            # The first record of a batch is taken whatever its size: the broker has the last word on it.
+            batch.append(timestamp=None, key=key, value=value, headers=list(headers))
+    if batch.record_count():
+        batch.close()
+        yield batch
+
+
+class _WatchedClient:
+    """Stands before the producer's connection and remembers whether a transactional request failed on it."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.retried = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    async def send(self, node_id: Any, request: Any, *, group: Any = ConnectionGroup.DEFAULT) -> Any:
+        """Send as the client does."""
+        try:
+            return await self._client.send(node_id, request, group=group)
+        except KafkaError:
+            # A new producer id request is safe: its epoch is what makes late copies harmless.
+            if group == ConnectionGroup.COORDINATION and not isinstance(request, InitProducerIdRequest):
+                self.retried = True
+            raise
+
+
+class _QuickAddPartitions(AddPartitionsToTxnHandler):  # type: ignore[misc]  # the client has no types
+    def handle_response(self, response: Any) -> float | None:
+        """Answer as the client does, but ask again sooner while the last markers are written."""
+        seconds: float | None = super().handle_response(response)
+        return _BETWEEN_TRANSACTIONS_SECONDS if seconds == BACKOFF_OVERRIDE else seconds
+
+
+class _QuickSender(Sender):  # type: ignore[misc]
+    async def _do_add_partitions_to_txn(self, partitions: Any) -> Any:
+        node_id = await self._find_coordinator(
+            CoordinationType.TRANSACTION, self._txn_manager.transactional_id
+        )
+        return await _QuickAddPartitions(self, partitions).do(node_id)
+
+
+def _replace_sender(producer: AIOKafkaProducer, client: _WatchedClient) -> None:
+    """Give a producer that is not started yet a sender of our own, made like the one it has."""
+    stock = producer._sender  # noqa: SLF001
+    producer._sender = _QuickSender(  # noqa: SLF001
+        client,
+        acks=stock._acks,  # noqa: SLF001
+        txn_manager=stock._txn_manager,  # noqa: SLF001
+        message_accumulator=stock._message_accumulator,  # noqa: SLF001
+        retry_backoff_ms=_RETRY_MILLISECONDS,
+        request_timeout_ms=stock._request_timeout_ms,  # noqa: SLF001
+    )

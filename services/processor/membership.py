@@ -1,0 +1,180 @@
+"""Membership in the consumer group: who has which partition. It fetches nothing.
+
+Every assigned partition is paused in the callback itself, before anything is awaited; the tasks read
+through consumers of their own. Exceptions in a rebalance callback are swallowed by the client, so the
+callbacks here only hand over and never raise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import aiokafka
+from aiokafka.abc import ConsumerRebalanceListener
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.structs import TopicPartition
+
+from services.processor.settings import ProcessorSettings
+from shared.connecting import Patience, connect, stop_client
+from shared.errors import KafkaUnavailableError
+from shared.kafka import KafkaClients, refusal
+from shared.logs import Logger
+
+_POLL_MILLISECONDS = 200
+# The client's errors are sticky: after this long a new consumer does what the old one no longer can.
+_ERRORS_BORNE_SECONDS = 3.0
+
+Revoked = Callable[[], Awaitable[None]]
+Assigned = Callable[[frozenset[int]], None]
+
+
+class Membership:
+    """One process's place in one group, for one input topic.
+
+    Args:
+        topic: full name of the input.
+        group: full name of the group.
+        on_revoked: awaited before a rebalance; returns when no transaction runs, within a bound.
+        on_assigned: told the partitions after it; must return at once.
+        on_poll: called at each round of the loop with the topic's known number of partitions, or None.
+    """
+
+    def __init__(
+        self,
+        clients: KafkaClients,
+        settings: ProcessorSettings,
+        *,
+        topic: str,
+        group: str,
+        on_revoked: Revoked,
+        on_assigned: Assigned,
+        on_poll: Callable[[int | None], None],
+        patience: Patience,
+        stopping: asyncio.Event,
+        log: Logger,
+    ) -> None:
+        self._clients = clients
+        self._settings = settings
+        self._topic = topic
+        self._group = group
+        self._on_revoked = on_revoked
+        self._on_assigned = on_assigned
+        self._on_poll = on_poll
+        self._patience = patience
+        self._stopping = stopping
+        self._log = log
+        self._consumer: aiokafka.AIOKafkaConsumer | None = None
+
+    async def committed(self, place: TopicPartition) -> int | None:
+        """Return the group's committed offset of a partition, or None.
+
+        Raises:
+            KafkaUnavailableError: this process is not a member just now.
+        """
+        if self._consumer is None:
+            raise KafkaUnavailableError(f"not a member of group {self._group} just now")
+        offset: int | None = await self._consumer.committed(place)
+        return offset
+
+    @property
+    def is_member(self) -> bool:
+        """Whether there is a consumer that started; if not, `run` is trying to connect."""
+        return self._consumer is not None
+
+    async def kafka_answers(self) -> bool:
+        """Ask any broker for the topics, and say whether one answered in time."""
+        if self._consumer is None:
+            return False
+        try:
+            async with asyncio.timeout(self._clients.settings.operation_deadline_seconds):
+                return bool(await self._consumer.topics())
+        except (KafkaError, OSError, TimeoutError):
+            return False
+
+    async def run(self) -> None:
+        """Be a member until `stopping` is set, with a fresh consumer whenever the old one is done for.
+
+        Returns with the consumer still a member; `leave` ends that.
+        """
+        while not self._stopping.is_set():
+            consumer = await connect(
+                self._make,
+                self._clients.settings,
+                patience=self._patience,
+                stopping=self._stopping,
+                log=self._log,
+                doing=f"join group {self._group}",
+            )
+            if consumer is None:
+                return
+            self._consumer = consumer
+            await self._poll_until_broken(consumer)
+            if not self._stopping.is_set():
+                await self.leave()
+
+    async def leave(self) -> None:
+        """Leave the group, within seconds."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            await stop_client(consumer, log=self._log)
+
+    def _make(self) -> aiokafka.AIOKafkaConsumer:
+        settings = self._settings
+        consumer = self._clients.consumer(
+            group_id=self._group,
+            group_instance_id=settings.instance_id,
+            session_timeout_ms=int(settings.session_timeout_seconds * 1000),
+            heartbeat_interval_ms=int(settings.session_timeout_seconds * 250),
+            rebalance_timeout_ms=int(settings.rebalance_timeout_seconds * 1000),
+            partition_assignment_strategy=[RoundRobinPartitionAssignor],
+            # Never used to read from: an unknown position must not become an error of the poll loop.
+            auto_offset_reset="earliest",
+        )
+        consumer.subscribe([self._topic], listener=_Listener(self, consumer))
+        return consumer
+
+    async def _poll_until_broken(self, consumer: aiokafka.AIOKafkaConsumer) -> None:
+        loop = asyncio.get_running_loop()
+        raising_since: float | None = None
+        while not self._stopping.is_set():
+            try:
+                await consumer.getmany(timeout_ms=_POLL_MILLISECONDS)
+            except (KafkaError, IllegalStateError) as error:
+                refused = refusal(error, doing=f"be a member of group {self._group}")
+                if refused is not None:
+                    raise refused from error
+                raising_since = raising_since if raising_since is not None else loop.time()
+                self._log.warning("membership_error", group=self._group, reason=repr(error))
+                if loop.time() - raising_since > _ERRORS_BORNE_SECONDS:
+                    return
+                await asyncio.sleep(_POLL_MILLISECONDS / 1000)
+            else:
+                raising_since = None
+            known = consumer.partitions_for_topic(self._topic)
+            self._on_poll(None if known is None else len(known))
+
+    async def revoked(self) -> None:
+        """Hand over to the tasks, and return when none of them is in a transaction."""
+        await self._on_revoked()
+
+    def assigned(self, consumer: aiokafka.AIOKafkaConsumer, places: Any) -> None:
+        """Pause what was assigned, and tell."""
+        consumer.pause(*places)
+        self._on_assigned(frozenset(place.partition for place in places))
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # the client has no types
+    def __init__(self, membership: Membership, consumer: aiokafka.AIOKafkaConsumer) -> None:
+        self._membership = membership
+        self._consumer = consumer
+
+    async def on_partitions_revoked(self, revoked: Any) -> None:  # noqa: ARG002 — all are, with this protocol
+        await self._membership.revoked()
+
+    # A coroutine without an await: only coroutines are awaited by the client, and nothing may come
+    # between the assignment and the pause.
+    async def on_partitions_assigned(self, assigned: Any) -> None:
+        self._membership.assigned(self._consumer, assigned)

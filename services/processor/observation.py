@@ -1,0 +1,240 @@
+"""What is known of the committed work: figures for `/stats`, metrics, health, and the log's lines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from services.processor.partition import Transaction
+from services.processor.settings import ProcessorSettings
+from services.processor.topology import Place, Topology
+from shared.health import Health
+from shared.logs import Logger
+from shared.metrics import ProcessorMetrics
+
+_NOTICES_A_SECOND = 10
+_SUMMED = (
+    "events",
+    "sourced_events",
+    "sourced_dead_letters",
+    "unsourced_events",
+    "duplicates",
+    "gaps",
+    "late",
+    "dead_letters",
+    "skipped",
+)
+_LOGGED = ("events", "duplicates", "gaps", "late", "dead_letters")
+
+
+class TopologyReport:
+    """The committed figures of one topology in this process.
+
+    Args:
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        settings: ProcessorSettings,
+        *,
+        metrics: ProcessorMetrics,
+        health: Health,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+        log: Logger,
+    ) -> None:
+        self._topology = topology
+        self._log_every_events = settings.log_every_events
+        self.metrics = metrics
+        self.health = health
+        self.clock = clock
+        self.wall_clock = wall_clock
+        self._log = log
+        self._partitions: dict[int, dict[str, Any]] = {}
+        self._lags: dict[int, int] = {}
+        self._logged_events = 0
+        self._events_seen = 0
+        self._last_line_at = clock()
+        self._notices = _Notices(_NOTICES_A_SECOND, log)
+
+    def observer(self, place: Place) -> PartitionObserver:
+        """Return what a task of this topology reports to."""
+        return PartitionObserver(self, place, self._topology.notices)
+
+    def figures(self) -> dict[str, Any]:
+        """Return what `/stats` shows of this topology."""
+        shown = list(self._partitions.values())
+        return {
+            "results": self._topology.summarize([one["results"] for one in shown]),
+            "accounts": {name: sum(one["accounts"][name] for one in shown) for name in _SUMMED},
+            "lag": sum(self._lags.values()),
+            "partitions": {str(partition): one for partition, one in sorted(self._partitions.items())},
+        }
+
+    def update(self, partition: int, figures: dict[str, Any], counted: int) -> None:
+        """Take the committed figures of a partition in; `counted` events are new in this process."""
+        self._partitions[partition] = figures
+        self._events_seen += counted
+
+    def lag(self, partition: int, records: int) -> None:
+        """Take in how far a partition is behind."""
+        self._lags[partition] = records
+
+    def forget(self, partition: int) -> None:
+        """Forget a partition that somebody else has now."""
+        self._partitions.pop(partition, None)
+        self._lags.pop(partition, None)
+
+    def notice(self, topic: str, value: bytes) -> None:
+        """Show one result record in the log, within the limit."""
+        self._notices.show(topic, value, self.clock())
+
+    def tick(self) -> None:
+        """Log a line if enough was committed since the last one. Called once a second."""
+        self._notices.flush(self.clock())
+        if self._events_seen - self._logged_events >= self._log_every_events:
+            self._line("statistics")
+
+    def close(self) -> None:
+        """Log the last line."""
+        self._notices.flush(self.clock(), force=True)
+        self._line("statistics_at_stop")
+
+    def _line(self, event: str) -> None:
+        now = self.clock()
+        seconds = max(now - self._last_line_at, 1e-9)
+        figures = self.figures()
+        self._log.info(
+            event,
+            topology=self._topology.name,
+            partitions=sorted(self._partitions),
+            events_per_second=round((self._events_seen - self._logged_events) / seconds, 1),
+            lag=figures["lag"],
+            accounts={name: figures["accounts"][name] for name in _LOGGED},
+            results=figures["results"],
+        )
+        self._last_line_at = now
+        self._logged_events = self._events_seen
+
+
+class _Notices:
+    """Result records shown one by one, at most so many a second of each topic; the rest as a count."""
+
+    def __init__(self, most: int, log: Logger) -> None:
+        self._most = most
+        self._log = log
+        self._second = 0.0
+        self._shown: dict[str, int] = {}
+
+    def show(self, topic: str, value: bytes, now: float) -> None:
+        self.flush(now)
+        shown = self._shown[topic] = self._shown.get(topic, 0) + 1
+        if shown <= self._most:
+            self._log.info(topic, record=msgspec.json.decode(value))
+
+    def flush(self, now: float, *, force: bool = False) -> None:
+        if now - self._second < 1.0 and not force:
+            return
+        for topic, shown in self._shown.items():
+            if shown > self._most:
+                self._log.info(f"{topic}_not_shown", count=shown - self._most)
+        self._shown.clear()
+        self._second = now
+
+
+class PartitionObserver:
+    """Listens to the tasks of one partition; see `services.processor.task.Observer`."""
+
+    def __init__(self, report: TopologyReport, place: Place, notices: tuple[str, ...]) -> None:
+        self._report = report
+        self._place = place
+        self._notices = notices
+        self._labels = (place.topic, str(place.partition))
+        self._name = f"{place.topic}:{place.partition}"
+        self._counted: dict[str, int] | None = None
+        metrics = report.metrics
+        # Children are looked up once: that is what costs.
+        self._records = metrics.records.labels(*self._labels)
+        self._events = metrics.events.labels(*self._labels)
+        self._duplicates = metrics.duplicates.labels(*self._labels)
+        self._dead_letters = metrics.dead_letters.labels(*self._labels)
+        self._gaps = metrics.gaps.labels(*self._labels)
+        self._lag = metrics.lag.labels(*self._labels)
+        self._commits = metrics.commits.labels(*self._labels)
+        self._commit_duration = metrics.commit_duration.labels(place.topic)
+        self._latency = metrics.latency.labels(place.topic)
+
+    def restoring(self, records: int, left: int) -> None:
+        """Note that changelog records were read and how many are left."""
+        self._report.metrics.restore_records.labels(*self._labels).inc(records)
+        self._report.metrics.restore_remaining.labels(*self._labels).set(left)
+
+    def restored(self, seconds: float, figures: dict[str, Any]) -> None:
+        """Note that the state is back."""
+        self._report.metrics.restore_duration.labels(self._place.topic).observe(seconds)
+        self._report.metrics.restore_remaining.labels(*self._labels).set(0)
+        self._report.health.ready(self._name)
+        self._take(figures)
+
+    def committed(self, transaction: Transaction, seconds: float, figures: dict[str, Any]) -> None:
+        """Note a commit."""
+        self._commits.inc()
+        self._commit_duration.observe(seconds)
+        now_ms = self._report.wall_clock() * 1000
+        for timestamp, _count in transaction.oldest:
+            self._latency.observe(max(now_ms - timestamp, 0.0) / 1000)
+        self._records.inc(transaction.records)
+        self._take(figures)
+        for topic in self._notices:
+            for record in transaction.outputs.by_topic.get(topic, ()):
+                if record.value is not None:
+                    self._report.notice(topic, record.value)
+
+    def position(self, committed_offset: int, last_stable_offset: int | None) -> None:
+        """Note where the partition stands."""
+        if last_stable_offset is None:
+            return
+        lag = max(last_stable_offset - committed_offset, 0)
+        self._lag.set(lag)
+        self._report.lag(self._place.partition, lag)
+        self._report.health.moved(self._name, committed_offset, behind=lag > 0)
+
+    def closed(self) -> None:
+        """Note that the task has let go of its partition."""
+        self._report.health.waits_for_kafka(self._name)
+
+    def opening(self) -> None:
+        """Note that a task for the partition is being built."""
+        self._report.health.not_ready(self._name, "restoring")
+
+    def gone(self) -> None:
+        """Note that the partition is no longer this process's."""
+        self._report.health.ready(self._name)
+        self._report.health.waits_for_kafka(self._name)
+        self._report.forget(self._place.partition)
+        self._lag.set(0)
+
+    def rebuilt(self, reason: str) -> None:
+        """Note that a task was closed dirty."""
+        self._report.metrics.rebuilds.labels(self._place.topic, reason).inc()
+
+    def _take(self, figures: dict[str, Any]) -> None:
+        """Turn committed totals into what is new since this process first saw the partition.
+
+        From totals, so that a commit whose answer was lost is counted all the same.
+        """
+        accounts: dict[str, int] = figures["accounts"]
+        before = self._counted or accounts
+        new = {name: max(accounts[name] - before[name], 0) for name in _SUMMED}
+        self._counted = accounts
+        self._events.inc(new["events"])
+        self._duplicates.inc(new["duplicates"])
+        self._dead_letters.inc(new["dead_letters"])
+        self._gaps.set(accounts["gaps"])
+        self._report.metrics.state_keys.labels(*self._labels).set(figures["state_keys"])
+        self._report.update(self._place.partition, figures, new["events"])

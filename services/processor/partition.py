@@ -1,0 +1,307 @@
+"""The processing of one partition: batches in, a transaction's content out. Pure.
+
+Batch by batch it goes the short way: decode all, check continuity as a whole, hand all to the topology.
+Only where something is odd does it look closer, and never closer than it must: a bad record splits its
+batch in two, a duplicate is filtered out, and record by record it goes only when the state is nearly full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from services.processor.accounts import Accounts
+from services.processor.continuity import Continuity, Verdict
+from services.processor.dead_letters import dead_letter
+from services.processor.record_batches import Record, RecordBatch
+from services.processor.state import State
+from services.processor.topology import Batch, Outputs, Place, Topology
+from shared import topics
+from shared.errors import RejectedError
+from shared.events import UNDECODABLE, decoder, readable_source
+from shared.results import LatencyMilliseconds, encode
+
+FORMAT = 1
+OFFSET_KEY = b"!offset"
+
+_value = attrgetter("value")
+_source = attrgetter("source")
+_seq = attrgetter("seq")
+
+
+class OffsetRecord(msgspec.Struct):
+    """What a changelog says of itself: the state is that of `offset`, and has `live_keys` keys.
+
+    `input` and `group` are full names.
+    """
+
+    format: int
+    input: str
+    group: str
+    offset: int
+    live_keys: int
+
+
+@dataclass(frozen=True)
+class Transaction:
+    """Everything that becomes visible together.
+
+    Attributes:
+        outputs: by topic name without prefix.
+        changelog: key and value (None: a tombstone) of what changed, the offset record last.
+        next_offset: the input offset to commit.
+        records: input records in it.
+        oldest: record timestamp (ms since the epoch) and number of records, batch by batch.
+    """
+
+    outputs: Outputs
+    changelog: list[tuple[bytes, bytes | None]]
+    next_offset: int
+    records: int
+    oldest: list[tuple[int, int]]
+
+
+class Partition:
+    """State, accounts and pending results of one partition.
+
+    Args:
+        topology: whose work it is.
+        place: the input partition.
+        group: full name of the consumer group.
+        max_keys: bound of the topology's state.
+        full_validation: decode every field of the schema.
+        dead_letter_bytes: the largest message that the dead letter topic takes.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        place: Place,
+        *,
+        group: str,
+        max_keys: int,
+        full_validation: bool,
+        dead_letter_bytes: int,
+    ) -> None:
+        self.place = place
+        self.state = State(max_keys=max_keys)
+        self.accounts = Accounts()
+        self.next_offset = 0
+        self.records = 0
+        self.dead_letter_bytes = dead_letter_bytes
+        self._group = group
+        self._continuity = Continuity(self.accounts.counts)
+        self.state.attach(self.accounts)
+        self.state.attach(self._continuity)
+        self._work = topology.open(place, self.state)
+        self._result_settings = topology.result_settings()
+        self._decode: Callable[[bytes], Any] = decoder(
+            topology.full_event if full_validation else topology.event
+        )
+        self._outputs = Outputs()
+        self._oldest: list[tuple[int, int]] = []
+        self.latency = LatencyMilliseconds(0.0, 0.0)
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of the pending results."""
+        return self._outputs.size_bytes
+
+    def begin(self, offset: int) -> None:
+        """Start at `offset` with an empty state."""
+        self.accounts.begin(offset)
+        self._go_on(offset)
+
+    def restored(self, offset: int) -> None:
+        """Go on at `offset` with the state that was restored."""
+        self._continuity.restored()
+        self._go_on(offset)
+
+    def skip_to(self, offset: int) -> None:
+        """Go on at `offset`: what lies before it is no longer in the log."""
+        self.accounts.skip(offset - self.next_offset)
+        self.next_offset = offset
+
+    def process(self, batch: RecordBatch) -> None:
+        """Take a batch in. What it leads to is pending until `seal`."""
+        records = batch.records
+        if records:
+            self._oldest.append((records[0].timestamp, len(records)))
+            self.records += len(records)
+            try:
+                events = list(map(self._decode, map(_value, records)))
+            except UNDECODABLE:
+                self._decode_one_by_one(records)
+            else:
+                self._admit(Batch(events, records))
+        self.next_offset = batch.next_offset
+
+    def seal(self, updated_at: str) -> Transaction:
+        """Close what is pending and return it; the next batch begins a new transaction.
+
+        Args:
+            updated_at: ISO 8601 in UTC.
+        """
+        outputs, self._outputs = self._outputs, Outputs()
+        self._work.seal(self.next_offset, updated_at, outputs)
+        progress = self.accounts.progress(
+            topic=self.place.topic,
+            partition=self.place.partition,
+            offset=self.next_offset,
+            latency=self.latency,
+            updated_at=updated_at,
+        )
+        outputs.publish(
+            topics.PROGRESS, f"{self.place.topic}:{self.place.partition}".encode(), encode(progress)
+        )
+        changelog = self.state.take_changes()
+        offset_record = OffsetRecord(
+            FORMAT, self.place.topic, self._group, self.next_offset, self.state.live_keys
+        )
+        changelog.append((OFFSET_KEY, encode(offset_record)))
+        sealed = Transaction(outputs, changelog, self.next_offset, self.records, self._oldest)
+        self._oldest = []
+        self.records = 0
+        return sealed
+
+    def figures(self) -> dict[str, Any]:
+        """Return the topology's figures and the accounts as JSON types, pending work included."""
+        counts = msgspec.to_builtins(self.accounts.counts)
+        del counts["settings"]
+        return {
+            "results": self._work.figures(),
+            "accounts": counts,
+            "offset": self.next_offset,
+            "state_keys": self.state.live_keys,
+            "latency_ms": msgspec.to_builtins(self.latency),
+        }
+
+    def _go_on(self, offset: int) -> None:
+        self.next_offset = offset
+        self.accounts.hold(self._result_settings, offset)
+
+    def _decode_one_by_one(self, records: Sequence[Record]) -> None:
+        """Put aside what can't be decoded, and hand on the stretches between in order."""
+        events: list[Any] = []
+        good: list[Record] = []
+        for record in records:
+            try:
+                event = self._decode(record.value)  # type: ignore[arg-type]  # None is a TypeError, caught
+            except UNDECODABLE as error:
+                self._admit(Batch(events, good))
+                events, good = [], []
+                self._put_aside(record, _reason(record, error))
+            else:
+                events.append(event)
+                good.append(record)
+        self._admit(Batch(events, good))
+
+    def _admit(self, batch: Batch[Any]) -> None:
+        """Count a stretch of decoded events, putting aside what the topology or the accounts reject."""
+        while batch.events:
+            try:
+                run = _run_of(batch.events)
+                self._work.examine(batch)
+            except RejectedError as error:
+                # Not looked at as a whole yet: the two checks find their first bad event each.
+                self._admit(batch.part(0, error.index))
+                self._put_aside(batch.records[error.index], error)
+                batch = batch.part(error.index + 1, len(batch.events))
+            else:
+                self._count(batch, run)
+                return
+
+    def _count(self, batch: Batch[Any], run: tuple[Any, Any] | None = None) -> None:
+        events = batch.events
+        if not events:
+            return
+        if self.state.budget.left < len(events):
+            self._count_one_by_one(batch)
+            return
+        counts = self.accounts.counts
+        if run is None:
+            run = _run_of(events)
+        source, first_seq = run
+        if source is UNSET:
+            counts.unsourced_events += len(events)
+        elif source is None or not self._continuity.admit_run(
+            source, first_seq, len(events), batch.records[-1].offset
+        ):
+            batch = batch.only(self._not_heard(batch))
+        if batch.events:
+            counts.events += len(batch.events)
+            self._work.process(batch, self._outputs)
+
+    def _not_heard(self, batch: Batch[Any]) -> list[int]:
+        """Count the numbers of a stretch one by one; return the indexes of what is no duplicate."""
+        kept = []
+        for index, (event, record) in enumerate(zip(batch.events, batch.records, strict=True)):
+            if event.source is UNSET:
+                self.accounts.counts.unsourced_events += 1
+                kept.append(index)
+            elif self._continuity.count(event.source, event.seq, record.offset):
+                kept.append(index)
+        return kept
+
+    def _count_one_by_one(self, batch: Batch[Any]) -> None:
+        """Count event by event: each may be the one that the state has no room for."""
+        for index, (event, record) in enumerate(zip(batch.events, batch.records, strict=True)):
+            one = batch.part(index, index + 1)
+            sourced = event.source is not UNSET
+            is_duplicate = sourced and self._continuity.classify(event.source, event.seq) is Verdict.DUPLICATE
+            if not is_duplicate:
+                try:
+                    self._work.process(one, self._outputs)
+                except RejectedError as error:
+                    self._put_aside(record, error)
+                    continue
+                self.accounts.counts.events += 1
+            if sourced:
+                self._continuity.count(event.source, event.seq, record.offset)
+            else:
+                self.accounts.counts.unsourced_events += 1
+
+    def _put_aside(self, record: Record, error: Exception) -> None:
+        letter = dead_letter(record, self.place, error, limit_bytes=self.dead_letter_bytes)
+        self._outputs.publish(topics.DEAD_LETTERS, letter.key, letter.value, letter.headers)
+        self.accounts.counts.dead_letters += 1
+        found = readable_source(record.value)
+        if found is not None:
+            self._continuity.dead_letter(*found, record.offset)
+
+
+def _run_of(events: Sequence[Any]) -> tuple[Any, Any]:
+    """Return what a stretch is for the accounts, with as few steps per event as there can be.
+
+    Returns:
+        (UNSET, UNSET) without sources; (source, first seq) for one source with consecutive numbers;
+        (None, None) for anything else that is valid.
+
+    Raises:
+        RejectedError: an event has a source and no seq, or the other way round.
+    """
+    sources = set(map(_source, events))
+    seqs = list(map(_seq, events))
+    if len(sources) == 1:
+        (source,) = sources
+        if source is UNSET:
+            if seqs.count(UNSET) == len(seqs):
+                return UNSET, UNSET
+        elif type(seqs[0]) is int and seqs == list(range(seqs[0], seqs[0] + len(seqs))):
+            return source, seqs[0]
+    for index, (event, seq) in enumerate(zip(events, seqs, strict=True)):
+        if (event.source is UNSET) != (seq is UNSET):
+            raise RejectedError("source and seq go together: one of them is missing", index)
+    return None, None
+
+
+def _reason(record: Record, error: Exception) -> Exception:
+    """Return the error to be shown for a record that can't be decoded."""
+    if record.value is None:
+        return RejectedError("the record has no value")
+    return error

@@ -1,0 +1,145 @@
+"""Before anything is counted: are the topics there, and do they fit each other?"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    KafkaError,
+    TopicAuthorizationFailedError,
+    for_code,
+)
+
+from services.processor.topology import Topology
+from shared import topics
+from shared.connecting import Patience, connect, stop_client
+from shared.errors import AccessRefusedError, KafkaUnavailableError, StopServiceError
+from shared.kafka import KafkaClients
+from shared.logs import Logger
+
+# A topic that was just created is not known to every broker at once.
+_MISSING_BORNE_SECONDS = 5.0
+_RETRY_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The topics of one topology as they are.
+
+    Attributes:
+        input: full name, and below its number of partitions.
+        names: full name of every topic that is written, by its name without prefix; the changelog apart.
+        counts: number of partitions by full name.
+        dead_letter_bytes: the largest message that the dead letter topic takes.
+    """
+
+    input: str
+    changelog: str
+    names: dict[str, str]
+    counts: dict[str, int]
+    dead_letter_bytes: int
+
+    @property
+    def partitions(self) -> int:
+        """The input's number of partitions when the process started."""
+        return self.counts[self.input]
+
+
+async def look(
+    clients: KafkaClients, topology: Topology, *, patience: Patience, stopping: asyncio.Event, log: Logger
+) -> Layout | None:
+    """Return the layout of a topology's topics, or None if `stopping` was set first.
+
+    Raises:
+        StopServiceError: a topic is missing, has the wrong number of partitions, or a changelog that is
+            not compacted.
+    """
+    admin = await connect(
+        clients.admin,
+        clients.settings,
+        patience=patience,
+        stopping=stopping,
+        log=log,
+        doing=f"look at the topics of {topology.name}",
+    )
+    if admin is None:
+        return None
+    named = clients.settings.named
+    written = (*topology.results, topics.PROGRESS, topics.DEAD_LETTERS)
+    names = {topic: named(topic) for topic in written}
+    source, changelog = named(topology.input), named(topics.changelog_of(topology.input))
+    try:
+        async with asyncio.timeout(clients.settings.operation_deadline_seconds + _MISSING_BORNE_SECONDS):
+            counts = await _counts(admin, [source, changelog, *names.values()], stopping)
+            dead_letters = names[topics.DEAD_LETTERS]
+            configs = await _configs(admin, [changelog, dead_letters], log)
+    except (KafkaError, TimeoutError) as error:
+        raise KafkaUnavailableError(f"looking at the topics of {topology.name}: {error!r}") from error
+    finally:
+        await stop_client(admin, log=log)
+    if counts[source] != counts[changelog]:
+        raise partitions_changed(source, counts[changelog], counts[source])
+    _insist_on_compaction(changelog, configs.get(changelog, {}))
+    limit = configs.get(dead_letters, {}).get("max.message.bytes")
+    dead_letter_bytes = int(limit) if limit else 2 * topics.DEFAULT_MAX_MESSAGE_BYTES
+    return Layout(source, changelog, names, counts, dead_letter_bytes)
+
+
+def partitions_changed(topic: str, before: int, now: int | None) -> StopServiceError:
+    """Return the error for an input whose number of partitions is not what its state was made for."""
+    return StopServiceError(
+        f"topic {topic} has {now or 'no'} partitions and its changelog was made for {before}: keys have "
+        "moved to other partitions, and their state has not. Count the input again under a new prefix, "
+        "or bring back the topic as it was; nothing has been counted from the new partitions"
+    )
+
+
+async def _counts(admin: AIOKafkaAdminClient, wanted: list[str], stopping: asyncio.Event) -> dict[str, int]:
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + _MISSING_BORNE_SECONDS
+    while True:
+        described = await admin.describe_topics(wanted)
+        counts: dict[str, int] = {}
+        for topic in described:
+            error = for_code(topic["error_code"])
+            if error is TopicAuthorizationFailedError:
+                raise AccessRefusedError(
+                    f"Kafka refuses to let us see topic {topic['topic']}: {error.__name__}"
+                )
+            if not topic["error_code"] and topic["partitions"]:
+                counts[topic["topic"]] = len(topic["partitions"])
+        missing = [topic for topic in wanted if topic not in counts]
+        if not missing:
+            return counts
+        if loop.time() >= give_up_at or stopping.is_set():
+            raise StopServiceError(
+                f"missing topics: {', '.join(missing)}; create them with: tandem topics create"
+            )
+        await asyncio.sleep(_RETRY_SECONDS)
+
+
+async def _configs(admin: AIOKafkaAdminClient, names: list[str], log: Logger) -> dict[str, dict[str, str]]:
+    """Return the topics' settings; without those that we are not permitted to see."""
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
+    found: dict[str, dict[str, str]] = {}
+    for response in await admin.describe_configs(resources):
+        for code, _message, _kind, name, entries, *_ in response.resources:
+            error = for_code(code)
+            if error in (TopicAuthorizationFailedError, ClusterAuthorizationFailedError):
+                log.info("topic_settings_not_visible", topic=name, needs="DescribeConfigs")
+            elif not code:
+                found[name] = {entry[0]: entry[1] for entry in entries}
+    return found
+
+
+def _insist_on_compaction(changelog: str, configs: dict[str, str]) -> None:
+    policy = configs.get("cleanup.policy")
+    if policy is not None and policy != "compact":
+        raise StopServiceError(
+            f"the changelog {changelog} has cleanup.policy={policy} and has to have compact: what Kafka "
+            "deletes by age is missing from the state. Set it, or create the topic again"
+        )

@@ -1,0 +1,335 @@
+"""One topology in this process: its membership, and a task for every partition it is assigned.
+
+```
+run ──▶ preflight ──▶ membership (joins, tells what is assigned)
+                          │ assigned                       │ revoked
+                          ▼                                ▼
+                      one keeper a partition: builds its task, and builds it again after any failure
+```
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from services.processor.guarantee import TooLargeError
+from services.processor.membership import Membership
+from services.processor.observation import PartitionObserver, TopologyReport
+from services.processor.preflight import Layout, look, partitions_changed
+from services.processor.settings import ProcessorSettings
+from services.processor.task import Gate, Task
+from services.processor.topology import Place, Topology
+from shared.connecting import Patience
+from shared.errors import KafkaUnavailableError, RebuildTaskError, StopServiceError, TaskFencedError
+from shared.kafka import KafkaClients
+from shared.logs import Logger
+
+# After being fenced: long enough for the group to agree on who has the partition now.
+_FENCED_PAUSE_SECONDS = 3.0
+_REBUILD_PAUSE_SECONDS = 0.2
+_REBUILDS_IN_A_ROW = 20
+_REVOKE_SECONDS = 5.0
+_CLOSE_SECONDS = 4.0
+_TICK_SECONDS = 1.0
+_WATCH_SECONDS = 5.0
+_UNKNOWN_BORNE_SECONDS = 15.0
+_BEAT_BOUND_SECONDS = 15.0
+
+
+class MakeTask(Protocol):
+    """Builds a task. A dead letter may take `dead_letter_bytes`."""
+
+    def __call__(
+        self,
+        *,
+        layout: Layout,
+        membership: Membership,
+        place: Place,
+        gate: Gate,
+        observer: PartitionObserver,
+        dead_letter_bytes: int,
+    ) -> Task:
+        """Return a task that has not been run."""
+
+
+@dataclass
+class _Keeper:
+    """Keeps one partition served. `lost` ends it."""
+
+    gate: Gate
+    job: asyncio.Task[None]
+    observer: PartitionObserver
+
+
+class Processor:
+    """Serves one topology until it is told to stop.
+
+    Args:
+        make_task: builds a task.
+        patience: makes the measure of how long an absent Kafka is borne.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        clients: KafkaClients,
+        settings: ProcessorSettings,
+        *,
+        make_task: MakeTask,
+        patience: Callable[[], Patience],
+        report: TopologyReport,
+        log: Logger,
+    ) -> None:
+        self._topology = topology
+        self._clients = clients
+        self._settings = settings
+        self._make_task = make_task
+        self._patience = patience
+        self._report = report
+        self._log = log
+        self._keepers: dict[int, _Keeper] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._may_commit = asyncio.Event()
+        self._layout: Layout | None = None
+        self._membership: Membership | None = None
+        self._unknown_since: float | None = None
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._group = clients.settings.named(topology.group)
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Process until `stopping` is set, then finish what is in flight, commit, and leave the group.
+
+        Raises:
+            StopServiceError: the process has to end; partitions are let go of first.
+        """
+        patience = self._patience()
+        self._stopping = stopping
+        self._layout = await self._look(patience)
+        if self._layout is None:
+            return
+        self._membership = membership = Membership(
+            self._clients,
+            self._settings,
+            topic=self._layout.input,
+            group=self._group,
+            on_revoked=self._hold,
+            on_assigned=self._assign,
+            on_poll=self._check_partitions,
+            patience=patience,
+            stopping=stopping,
+            log=self._log,
+        )
+        self._report.health.not_ready(self._topology.name, "not assigned yet")
+        member = asyncio.create_task(membership.run(), name=f"membership {self._topology.name}")
+        ticker = asyncio.create_task(self._tick(), name=f"report {self._topology.name}")
+        watch = asyncio.create_task(
+            self._watch_kafka(membership, patience), name=f"watch {self._topology.name}"
+        )
+        try:
+            await asyncio.wait({member, watch, self._failed}, return_when=asyncio.FIRST_COMPLETED)
+            for ended in (self._failed, watch, member):
+                if ended.done():
+                    ended.result()
+        finally:
+            await self._stop(member, [ticker, watch])
+
+    async def _look(self, patience: Patience) -> Layout | None:
+        while not self._stopping.is_set():
+            try:
+                layout = await look(
+                    self._clients, self._topology, patience=patience, stopping=self._stopping, log=self._log
+                )
+            except KafkaUnavailableError as error:
+                await self._pause(patience.failed(str(error)), self._stopping)
+            else:
+                patience.worked()
+                return layout
+        return None
+
+    async def _stop(self, member: asyncio.Task[None], helpers: list[asyncio.Task[None]]) -> None:
+        """Not ready → tasks finish and commit → leave the group. Each step has its bound."""
+        self._report.health.not_ready(self._topology.name, "draining")
+        self._stopping.set()
+        jobs = [keeper.job for keeper in self._keepers.values()] + list(self._leaving)
+        await _end(jobs, self._settings.stop_seconds + _CLOSE_SECONDS, self._log)
+        await _end([member], _CLOSE_SECONDS, self._log)
+        if self._membership is not None:
+            await self._membership.leave()
+        for helper in helpers:
+            helper.cancel()
+        await asyncio.wait(helpers)
+        if not self._failed.cancel():
+            self._failed.exception()  # Seen: a failure that came second is not reported twice.
+        self._report.health.ended(f"membership {self._topology.name}")
+        self._report.close()
+
+    async def _hold(self) -> None:
+        """Before a rebalance: no new transaction, and wait until none runs."""
+        self._may_commit.clear()
+        self._log.debug("revoked", group=self._group)
+        ends = [asyncio.ensure_future(keeper.gate.idle.wait()) for keeper in self._keepers.values()]
+        if ends:
+            _, running = await asyncio.wait(ends, timeout=_REVOKE_SECONDS)
+            for wait in running:
+                # Its deadline is longer. Whoever gets the partition fences it.
+                wait.cancel()
+
+    def _assign(self, partitions: frozenset[int]) -> None:
+        """After a rebalance: keep what stays, close what is lost, build what is new. Returns at once."""
+        assert self._layout is not None, "the membership begins after the preflight"
+        self._report.metrics.rebalances.labels(self._layout.input).inc()
+        self._report.metrics.partitions.labels(self._layout.input).set(len(partitions))
+        lost = self._keepers.keys() - partitions
+        new = partitions - self._keepers.keys()
+        self._log.info(
+            "assigned", group=self._group, partitions=sorted(partitions), new=sorted(new), lost=sorted(lost)
+        )
+        if any(partition >= self._layout.partitions for partition in partitions):
+            self._fail(partitions_changed(self._layout.input, self._layout.partitions, max(partitions) + 1))
+            return
+        for partition in lost:
+            keeper = self._keepers.pop(partition)
+            keeper.gate.lost.set()
+            self._leaving.add(keeper.job)
+            keeper.job.add_done_callback(self._leaving.discard)
+        self._may_commit.set()
+        for partition in new:
+            self._keepers[partition] = self._keep(partition)
+        self._report.health.ready(self._topology.name)
+
+    def _keep(self, partition: int) -> _Keeper:
+        assert self._layout is not None, "the membership begins after the preflight"
+        place = Place(self._layout.input, partition)
+        gate = Gate(self._may_commit, asyncio.Event(), self._stopping, asyncio.Event())
+        gate.idle.set()
+        observer = self._report.observer(place)
+        observer.opening()
+        job = asyncio.create_task(
+            self._serve(place, gate, observer, list(self._leaving)), name=f"{place.topic}:{partition}"
+        )
+        return _Keeper(gate, job, observer)
+
+    async def _serve(
+        self, place: Place, gate: Gate, observer: PartitionObserver, before: list[asyncio.Task[None]]
+    ) -> None:
+        """Serve one partition: build its task, and build it again after any failure but a final one."""
+        if before:
+            # The same partition may have been ours a moment ago: its producer has to be closed first.
+            await asyncio.wait(before, timeout=_CLOSE_SECONDS)
+            observer.opening()
+        try:
+            await self._rebuild_until_done(place, gate, observer)
+        except StopServiceError as error:
+            self._fail(error)
+        except Exception as error:  # noqa: BLE001 — a keeper would end in silence; the process stops
+            self._log.exception("task_failed", input=place.topic, partition=place.partition)
+            self._fail(StopServiceError(f"unexpected in {place.topic}:{place.partition}: {error!r}"))
+        finally:
+            if gate.lost.is_set():
+                observer.gone()
+
+    async def _rebuild_until_done(self, place: Place, gate: Gate, observer: PartitionObserver) -> None:
+        assert self._layout is not None, "the membership begins after the preflight"
+        assert self._membership is not None, "keepers come from it"
+        patience = self._patience()
+        limit = self._layout.dead_letter_bytes
+        in_a_row = 0
+        while not gate.ends():
+            task = self._make_task(
+                layout=self._layout,
+                membership=self._membership,
+                place=place,
+                gate=gate,
+                observer=observer,
+                dead_letter_bytes=limit,
+            )
+            try:
+                await task.run()
+            except KafkaUnavailableError as error:
+                reason, pause, why = "unavailable", patience.failed(str(error)), str(error)
+            except TaskFencedError as error:
+                reason, pause, why = "fenced", _FENCED_PAUSE_SECONDS, str(error)
+            except RebuildTaskError as error:
+                reason, pause, why = "in_doubt", _REBUILD_PAUSE_SECONDS, str(error)
+                if isinstance(error, TooLargeError):
+                    limit = 0  # Cut every dead letter that can be cut.
+            else:
+                return
+            in_a_row = 0 if task.commits else in_a_row + 1
+            if reason != "unavailable" and in_a_row >= _REBUILDS_IN_A_ROW:
+                # Kafka answers, and still nothing works: as long as it is borne when it does not answer.
+                pause = max(pause, patience.failed(why))
+            elif reason != "unavailable":
+                patience.worked()
+            observer.rebuilt(reason)
+            observer.opening()
+            self._log.warning(
+                "task_rebuilt",
+                input=place.topic,
+                partition=place.partition,
+                reason=str(why),
+                pause_seconds=pause,
+            )
+            await self._pause(pause, gate.lost, gate.stopping)
+
+    def _check_partitions(self, count: int | None) -> None:
+        """Stop before an event is counted from a partition that was added, or when the topic is gone."""
+        assert self._layout is not None, "the membership begins after the preflight"
+        self._report.health.beat(f"membership {self._topology.name}", bound_seconds=_BEAT_BOUND_SECONDS)
+        now = asyncio.get_running_loop().time()
+        if count is not None:
+            self._unknown_since = None
+        elif self._unknown_since is None:
+            self._unknown_since = now
+        is_gone = self._unknown_since is not None and now - self._unknown_since > _UNKNOWN_BORNE_SECONDS
+        if is_gone or (count is not None and count != self._layout.partitions):
+            self._fail(partitions_changed(self._layout.input, self._layout.partitions, count))
+
+    async def _watch_kafka(self, membership: Membership, patience: Patience) -> None:
+        """Notice that Kafka is away even where nothing is waiting for an answer of it.
+
+        Raises:
+            StopServiceError: it has been away for `KAFKA_UNAVAILABLE_SECONDS`.
+        """
+        while True:
+            await asyncio.sleep(_WATCH_SECONDS)
+            if await membership.kafka_answers():
+                patience.worked()
+            elif membership.is_member:
+                patience.failed(f"no broker of {','.join(self._clients.settings.bootstrap_servers)} answers")
+                self._log.warning("kafka_unavailable", group=self._group)
+
+    def _fail(self, error: StopServiceError) -> None:
+        if not self._failed.done():
+            self._failed.set_exception(error)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            self._report.tick()
+
+    @staticmethod
+    async def _pause(seconds: float, *ends: asyncio.Event) -> None:
+        """Wait, or until one of `ends` is set."""
+        waits = [asyncio.ensure_future(event.wait()) for event in ends]
+        try:
+            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.wait(waits)
+
+
+async def _end(jobs: list[asyncio.Task[None]], seconds: float, log: Logger) -> None:
+    """Wait for jobs to end by themselves, then cancel what is left and wait for that."""
+    if not jobs:
+        return
+    _, late = await asyncio.wait(jobs, timeout=seconds)
+    for job in late:
+        log.warning("stop_cut_short", what=job.get_name(), seconds=seconds)
+        job.cancel()
+    if late:
+        await asyncio.wait(late, timeout=_CLOSE_SECONDS)

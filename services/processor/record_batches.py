@@ -1,0 +1,120 @@
+"""Whole record batches out of the client, instead of one Python object per record.
+
+This is the one module that reaches into the client's internals for reading. It replaces, for a single
+consumer, the class that unpacks a fetch response; everything else (positions, assignment, errors) stays
+the client's own. It was checked with the client version below; on any other, `read_whole_batches` says so
+and leaves the public path in place, which `batches` turns into the same shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import FunctionType, MethodType
+from typing import Any, Protocol
+
+import aiokafka
+from aiokafka.consumer import fetcher
+from aiokafka.errors import CorruptRecordException
+
+CHECKED_VERSION = "0.14.0"
+_READ_COMMITTED = fetcher.READ_COMMITTED
+
+
+class Record(Protocol):
+    """One record as the client gives it. `timestamp` is milliseconds since the epoch."""
+
+    @property
+    def offset(self) -> int:
+        """Return the place in the partition."""
+
+    @property
+    def timestamp(self) -> int:
+        """Return the time of making, or of appending, as the topic is set."""
+
+    @property
+    def key(self) -> bytes | None:
+        """Return the key."""
+
+    @property
+    def value(self) -> bytes | None:
+        """Return the value."""
+
+    @property
+    def headers(self) -> Any:
+        """Return pairs of name (str) and value (bytes or None)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordBatch:
+    """Consecutive records of one partition.
+
+    Attributes:
+        records: may be empty: a control batch or an aborted one still moves the position.
+        next_offset: where reading goes on after this batch.
+    """
+
+    records: list[Record]
+    next_offset: int
+
+    def split(self, count: int) -> tuple[RecordBatch, RecordBatch]:
+        """Return the first `count` records as a batch of their own, and the rest (neither is empty)."""
+        head, tail = self.records[:count], self.records[count:]
+        return RecordBatch(head, head[-1].offset + 1), RecordBatch(tail, self.next_offset)
+
+
+class _WholeBatches(fetcher.PartitionRecords):  # type: ignore[misc]  # the client has no types
+    """Yields a `RecordBatch` where the client's own class yields a record."""
+
+    def _unpack_records(self) -> Iterator[RecordBatch]:
+        records = self._records
+        while records.has_next():
+            batch = records.next_batch()
+            if self._check_crcs and not batch.validate_crc():
+                raise CorruptRecordException(f"Invalid CRC - {self._tp}")
+            if self._skips(batch):
+                self.next_fetch_offset = batch.next_offset
+                yield RecordBatch([], batch.next_offset)
+                continue
+            unpacked = list(batch)
+            if unpacked and unpacked[0].offset < self.next_fetch_offset:
+                # The position lies inside this batch: brokers answer with whole batches.
+                unpacked = [record for record in unpacked if record.offset >= self.next_fetch_offset]
+            # From the batch, not from its last record: compaction may have removed that one.
+            self.next_fetch_offset = batch.next_offset
+            yield RecordBatch(unpacked, batch.next_offset)
+
+    def _skips(self, batch: Any) -> bool:
+        """Say whether a batch holds nothing for readers: control records, or an aborted transaction."""
+        if self._isolation_level == _READ_COMMITTED and batch.producer_id is not None:
+            self._consume_aborted_up_to(batch.base_offset)
+            if batch.is_control_batch and self._contains_abort_marker(batch):
+                self._aborted_producers.discard(batch.producer_id)
+            if batch.is_transactional and batch.producer_id in self._aborted_producers:
+                return True
+        return bool(batch.is_control_batch)
+
+
+def read_whole_batches(consumer: aiokafka.AIOKafkaConsumer) -> bool:
+    """Make `consumer` (started, nothing assigned yet) yield `RecordBatch` objects from `getmany`.
+
+    Returns:
+        False where this client version was not checked: the consumer is left as it is.
+    """
+    stock = fetcher.Fetcher._proc_fetch_request  # noqa: SLF001 — see the module's docstring
+    if aiokafka.__version__ != CHECKED_VERSION or stock.__closure__ is not None:
+        return False
+    # The class is looked up among the function's globals: a copy of the function with globals of its
+    # own changes it for this consumer alone, and restores and tools keep the client's.
+    swapped = FunctionType(
+        stock.__code__, {**stock.__globals__, "PartitionRecords": _WholeBatches}, stock.__name__
+    )
+    consumer._fetcher._proc_fetch_request = MethodType(swapped, consumer._fetcher)  # noqa: SLF001
+    return True
+
+
+def batches(fetched: list[Any]) -> list[RecordBatch]:
+    """Return what `getmany` gave for one partition as batches, also where it gave single records."""
+    if not fetched or isinstance(fetched[0], RecordBatch):
+        return fetched
+    return [RecordBatch(fetched, fetched[-1].offset + 1)]

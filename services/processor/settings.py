@@ -1,0 +1,114 @@
+"""`PROCESSOR_*`: what the processor does, and how it commits."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic_settings import NoDecode, SettingsConfigDict
+
+from services.processor.alerts import Thresholds
+from shared.settings import CommaSeparated, Group, PositiveSeconds
+
+# The bounds of the reference system.
+_DEFAULT_THRESHOLDS = {
+    "temperature": Thresholds(10.0, 80.0),
+    "cpu_usage": Thresholds(None, 90.0),
+    "memory_usage": Thresholds(None, 85.0),
+}
+
+
+def _parse_thresholds(value: object) -> object:
+    """Read `sensor:min:max`, comma separated, either bound left out: `temperature:10:80,cpu_usage::90`."""
+    if not isinstance(value, str):
+        return value
+    thresholds: dict[str, Thresholds] = {}
+    for entry in filter(None, (part.strip() for part in value.split(","))):
+        sensor, lower, upper = (["", *entry.rsplit(":", 2)])[-3:]
+        if not sensor:
+            raise ValueError(f"{entry!r} is not sensor:min:max (either bound may be left out)")
+        try:
+            bounds = Thresholds(float(lower) if lower else None, float(upper) if upper else None)
+        except ValueError:
+            raise ValueError(f"the bounds of {sensor} have to be numbers or empty") from None
+        if bounds.min is not None and bounds.max is not None and not bounds.min <= bounds.max:
+            raise ValueError(f"the bounds of {sensor} have to be numbers, min not above max")
+        thresholds[sensor] = bounds
+    return thresholds
+
+
+class ProcessorSettings(Group):
+    """See each field's description."""
+
+    model_config = SettingsConfigDict(env_prefix="PROCESSOR_", arbitrary_types_allowed=True)
+
+    topologies: CommaSeparated = Field(
+        ("behavior", "sensors"), description="behavior, sensors, or the dotted path of one's own"
+    )
+    guarantee: Literal["exactly_once"] = Field("exactly_once", description="how results reach Kafka")
+    start: Literal["earliest", "latest"] = Field(
+        "earliest", description="where a group without a committed offset starts"
+    )
+    validation: Literal["counted", "full"] = Field(
+        "counted", description="check the fields that are counted, or every field of the schema"
+    )
+
+    commit_every_events: int = Field(
+        50_000, ge=0, le=10_000_000, description="no transaction holds more records; 0: no bound by number"
+    )
+    commit_every_milliseconds: int = Field(100, ge=0, le=600_000, description="0: no bound by time")
+    commit_when_caught_up: bool = Field(True, description="commit at once when nothing is left to read")
+    commit_pause_milliseconds: int = Field(
+        10, ge=0, le=60_000, description="between two commits of a caught-up partition: the price of one"
+    )
+    pending_bytes: int = Field(
+        16 * 2**20, ge=2**16, le=2**30, description="results held for one transaction of a partition"
+    )
+
+    fetch_min_bytes: int = Field(1, ge=1, le=2**30)
+    fetch_max_wait_milliseconds: int = Field(500, ge=1, le=60_000)
+    fetch_max_partition_bytes: int = Field(2**20, ge=2**10, le=2**30)
+
+    window_size: int = Field(10, ge=1, le=10_000, description="readings a sensor")
+    alert_mode: Literal["transitions", "every_breach"] = "transitions"
+    alert_hysteresis: float = Field(
+        0.0, ge=0, allow_inf_nan=False, description="how far back inside a reading resolves an alert"
+    )
+    thresholds: Annotated[dict[str, Thresholds], NoDecode, BeforeValidator(_parse_thresholds)] = Field(
+        _DEFAULT_THRESHOLDS, description="sensor:min:max, comma separated, either bound may be empty"
+    )
+
+    state_max_keys: int = Field(20_000_000, ge=1, le=2**40, description="of one partition")
+    on_retention_loss: Literal["stop", "skip"] = Field(
+        "stop", description="when retention has removed records that were not read yet"
+    )
+
+    instance_id: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9._-]{1,200}$", description="static membership: unique for each process"
+    )
+    session_timeout_seconds: float = Field(6, ge=1, le=1800, description="brokers refuse under 6 as shipped")
+    rebalance_timeout_seconds: float = Field(10, ge=1, le=1800)
+    transaction_timeout_seconds: float = Field(30, ge=1, le=900)
+    stop_seconds: PositiveSeconds = Field(5, description="to finish what is in flight at a stop")
+    worker_count: int = Field(3, ge=1, le=1000, description="of the delivery part")
+    log_every_events: int = Field(
+        100, ge=1, description="statistics are logged each time as many more are committed"
+    )
+
+    @field_validator("topologies")
+    @classmethod
+    def _at_least_one(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if not names:
+            raise ValueError("at least one topology is needed")
+        if len(set(names)) != len(names):
+            raise ValueError("a topology is named twice")
+        return names
+
+    @model_validator(mode="after")
+    def _something_commits(self) -> ProcessorSettings:
+        if not (self.commit_every_events or self.commit_every_milliseconds or self.commit_when_caught_up):
+            raise ValueError(
+                "nothing would ever be committed: set PROCESSOR_COMMIT_EVERY_EVENTS, "
+                "PROCESSOR_COMMIT_EVERY_MILLISECONDS or PROCESSOR_COMMIT_WHEN_CAUGHT_UP"
+            )
+        return self

@@ -1,0 +1,206 @@
+"""The state of one partition: stores in memory, and what of them changed since the last transaction. Pure.
+
+A changelog key is `{store}/{key}`. What a store holds is encoded once per transaction, however often it
+changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Generic, Protocol, TypeVar
+
+import msgspec
+
+from shared.errors import StateFullError
+
+_encode = msgspec.json.Encoder().encode
+_PRESENT = b"1"
+
+KeyT = TypeVar("KeyT", bound=int | str)
+StoreT = TypeVar("StoreT", bound="Store")
+ValueT = TypeVar("ValueT")
+
+
+class Store(Protocol):
+    """A part of the state."""
+
+    name: str
+
+    def __len__(self) -> int:
+        """Return the number of live keys."""
+
+    def take_changes(self) -> Iterator[tuple[bytes, bytes | None]]:
+        """Yield key and value (None: gone) of what changed since the last call."""
+
+    def restore(self, key: str, value: bytes | None) -> None:
+        """Take one changelog record back in; the later one of a key wins."""
+
+
+class KeyBudget:
+    """How many more keys one partition's state may take (`PROCESSOR_STATE_MAX_KEYS`)."""
+
+    def __init__(self, keys: int) -> None:
+        self._most = keys
+        self.left = keys
+
+    def take(self, count: int) -> None:
+        """Reserve `count` keys.
+
+        Raises:
+            StateFullError: there are not as many left; nothing is reserved.
+        """
+        if count > self.left:
+            raise StateFullError(f"the state is full: PROCESSOR_STATE_MAX_KEYS={self._most}")
+        self.left -= count
+
+    def give_back(self, count: int) -> None:
+        """Return `count` keys that are gone."""
+        self.left += count
+
+
+class KeySet(Generic[KeyT]):
+    """Keys that were seen. They are only ever added."""
+
+    def __init__(self, name: str, parse: Callable[[str], KeyT], budget: KeyBudget) -> None:
+        self.name = name
+        self._parse = parse
+        self._budget = budget
+        self._members: set[KeyT] = set()
+        self._fresh: set[KeyT] = set()
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def add(self, keys: Iterable[KeyT]) -> None:
+        """Add keys.
+
+        Raises:
+            StateFullError: they do not all fit; none is added.
+        """
+        new = set(keys)
+        new -= self._members
+        if new:
+            self._budget.take(len(new))
+            self._members |= new
+            self._fresh |= new
+
+    def take_changes(self) -> Iterator[tuple[bytes, bytes | None]]:
+        """Yield what was added since the last call."""
+        fresh, self._fresh = self._fresh, set()
+        prefix = self.name
+        for key in fresh:
+            yield f"{prefix}/{key}".encode(), _PRESENT
+
+    def restore(self, key: str, value: bytes | None) -> None:
+        """Take one changelog record back in."""
+        member = self._parse(key)
+        if value is None:
+            self._members.discard(member)
+            self._budget.give_back(1)
+        elif member not in self._members:
+            self._members.add(member)
+            self._budget.left -= 1
+
+
+class Table(Generic[ValueT]):
+    """A value for each key. Change a value by `put`, also when it is changed in place."""
+
+    def __init__(self, name: str, value_type: type[ValueT], budget: KeyBudget) -> None:
+        self.name = name
+        self._budget = budget
+        self._values: dict[str, ValueT] = {}
+        self._changed: set[str] = set()
+        self._decode = msgspec.json.Decoder(value_type).decode
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def get(self, key: str) -> ValueT | None:
+        """Return the value of `key`, or None."""
+        return self._values.get(key)
+
+    def put(self, key: str, value: ValueT) -> None:
+        """Set the value of `key`.
+
+        Raises:
+            StateFullError: the key is new and there is no room; nothing is changed.
+        """
+        if key not in self._values:
+            self._budget.take(1)
+        self._values[key] = value
+        self._changed.add(key)
+
+    def delete(self, key: str) -> None:
+        """Remove `key`; its changelog record becomes a tombstone."""
+        if self._values.pop(key, None) is not None:
+            self._budget.give_back(1)
+            self._changed.add(key)
+
+    def values(self) -> Iterable[ValueT]:
+        """Return every value."""
+        return self._values.values()
+
+    def take_changes(self) -> Iterator[tuple[bytes, bytes | None]]:
+        """Yield what changed since the last call."""
+        changed, self._changed = self._changed, set()
+        for key in changed:
+            value = self._values.get(key)
+            yield f"{self.name}/{key}".encode(), None if value is None else _encode(value)
+
+    def restore(self, key: str, value: bytes | None) -> None:
+        """Take one changelog record back in."""
+        known = key in self._values
+        if value is None:
+            self._values.pop(key, None)
+            self._budget.left += known
+        else:
+            self._values[key] = self._decode(value)
+            self._budget.left -= not known
+
+
+class State:
+    """All stores of one partition."""
+
+    def __init__(self, *, max_keys: int) -> None:
+        self.budget = KeyBudget(max_keys)
+        self._stores: dict[str, Store] = {}
+
+    def key_set(self, name: str, parse: Callable[[str], KeyT]) -> KeySet[KeyT]:
+        """Return a new store of seen keys. `parse` makes a key of its text (`int`, `str`)."""
+        return self.attach(KeySet(name, parse, self.budget))
+
+    def table(self, name: str, value_type: type[ValueT]) -> Table[ValueT]:
+        """Return a new store of values; `value_type` is what msgspec encodes and decodes."""
+        return self.attach(Table(name, value_type, self.budget))
+
+    def attach(self, store: StoreT) -> StoreT:
+        """Add a store of another make.
+
+        Raises:
+            ValueError: the name is taken, or holds a slash.
+        """
+        if "/" in store.name or store.name in self._stores:
+            raise ValueError(f"a store needs a name of its own, without a slash: {store.name!r}")
+        self._stores[store.name] = store
+        return store
+
+    @property
+    def live_keys(self) -> int:
+        """The number of keys of all stores."""
+        return sum(len(store) for store in self._stores.values())
+
+    def take_changes(self) -> list[tuple[bytes, bytes | None]]:
+        """Return the changelog records of everything that changed since the last call."""
+        return [change for store in self._stores.values() for change in store.take_changes()]
+
+    def restore(self, key: bytes, value: bytes | None) -> None:
+        """Take one changelog record back in.
+
+        Raises:
+            KeyError: no store has that name: another topology wrote this.
+        """
+        store, _, rest = key.decode().partition("/")
+        self._stores[store].restore(rest, value)

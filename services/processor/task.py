@@ -1,0 +1,358 @@
+"""The life of one input partition in this process, from the fence to the last commit.
+
+```
+            assigned                 restored                   lost, stopped
+ CREATED ─────────────▶ RESTORING ─────────────▶ RUNNING ───────────────────────▶ CLOSED
+                            │                        │                              ▲
+                            └──────── any failure: closed dirty, rebuilt from committed ──┘
+```
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any, Protocol
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.structs import TopicPartition
+
+from services.processor.commit_policy import CommitPolicy, Pending
+from services.processor.guarantee import Guarantee
+from services.processor.latency import summarize
+from services.processor.partition import Partition, Transaction
+from services.processor.record_batches import RecordBatch, batches
+from services.processor.restore import ChangelogReader, describe, starting_offset
+from services.processor.settings import ProcessorSettings
+from shared.connecting import stop_client
+from shared.errors import KafkaUnavailableError, RebuildTaskError, StopServiceError, TandemError
+from shared.kafka import refusal
+from shared.logs import Logger
+
+# How long getmany waits at most: also how long a stop or a lost partition goes unnoticed.
+_POLL_SECONDS = 0.2
+
+
+class TaskState(Enum):
+    """Where a task stands; see the drawing above."""
+
+    CREATED = "created"
+    RESTORING = "restoring"
+    RUNNING = "running"
+    CLOSED = "closed"
+
+
+class Observer(Protocol):
+    """Told what a task does; metrics, health and the log listen here. No call may block or raise."""
+
+    def restoring(self, records: int, left: int) -> None:
+        """Note that changelog records were read and how many are left."""
+
+    def restored(self, seconds: float, figures: dict[str, Any]) -> None:
+        """Note that the state is back."""
+
+    def committed(self, transaction: Transaction, seconds: float, figures: dict[str, Any]) -> None:
+        """Note a commit: how long it took, and the figures that are now committed."""
+
+    def position(self, committed_offset: int, last_stable_offset: int | None) -> None:
+        """Note where the partition stands; called at least every few hundred milliseconds."""
+
+    def closed(self) -> None:
+        """Note that the task has let go of its partition."""
+
+
+@dataclass
+class Gate:
+    """What a task is told from outside.
+
+    Attributes:
+        may_commit: cleared during a rebalance.
+        lost: the partition was given to somebody else.
+        stopping: the process is asked to stop.
+        idle: cleared by the task while a commit runs.
+    """
+
+    may_commit: asyncio.Event
+    lost: asyncio.Event
+    stopping: asyncio.Event
+    idle: asyncio.Event
+
+    def ends(self) -> bool:
+        """Say whether the task is to end."""
+        return self.lost.is_set() or self.stopping.is_set()
+
+
+class Task:
+    """One build of one partition. After any failure it is closed and a new one is made.
+
+    Args:
+        partition: empty; restoring fills it.
+        make_consumer: returns the data consumer, started, reading whole batches, with nothing assigned.
+        changelog: changelog partition of the input partition.
+        reader: makes what reads the changelog.
+        wall_clock: seconds since the epoch; for latencies and `updated_at`.
+    """
+
+    def __init__(
+        self,
+        partition: Partition,
+        guarantee: Guarantee,
+        *,
+        make_consumer: Callable[[], Any],
+        changelog: TopicPartition,
+        group: str,
+        settings: ProcessorSettings,
+        deadline_seconds: float,
+        gate: Gate,
+        observer: Observer,
+        wall_clock: Callable[[], float],
+        log: Logger,
+        reader: Callable[..., ChangelogReader] = ChangelogReader,
+    ) -> None:
+        self.state = TaskState.CREATED
+        self.commits = 0
+        self._partition = partition
+        self._place = TopicPartition(partition.place.topic, partition.place.partition)
+        self._guarantee = guarantee
+        self._make_consumer = make_consumer
+        self._changelog = changelog
+        self._group = group
+        self._settings = settings
+        self._policy = CommitPolicy.of(settings)
+        self._deadline_seconds = deadline_seconds
+        self._gate = gate
+        self._observer = observer
+        self._wall_clock = wall_clock
+        self._log = log
+        self._reader = reader
+        self._consumer: AIOKafkaConsumer | None = None
+        self._loop = asyncio.get_running_loop()
+        self._pending_since: float | None = None
+        self._committed_at = self._loop.time()
+        self._committed_offset = 0
+
+    async def run(self) -> None:
+        """Open, restore, and work until the partition is lost or the process stops.
+
+        Raises:
+            RebuildTaskError: close this task and make a new one.
+            KafkaUnavailableError: the same, and Kafka is away.
+            StopServiceError: the process has to end.
+        """
+        try:
+            if await self._open():
+                self.state = TaskState.RUNNING
+                await self._work()
+        finally:
+            await self._close()
+
+    async def _open(self) -> bool:
+        """Fence, ask for the committed offset, restore, and seek. False where it was to end before."""
+        self.state = TaskState.RESTORING
+        began = self._loop.time()
+        # 1. The fence first: after it nobody else moves the committed offset or the changelog.
+        await self._guarantee.open()
+        committed = await self._guarantee.committed()
+        # 2. The state.
+        self._consumer = await self._make_consumer()
+        restored = await self._reader(
+            self._consumer,
+            self._changelog,
+            deadline_seconds=self._deadline_seconds,
+            on_progress=self._observer.restoring,
+            should_stop=self._gate.ends,
+        ).read_into(self._partition)
+        if restored is None:
+            return False
+        # 3. Where to go on.
+        where = f"{self._place.topic}:{self._place.partition}"
+        offset = starting_offset(
+            restored, committed=committed, partition=self._partition, group=self._group, where=where
+        )
+        self._consumer.assign([self._place])
+        if offset is None:
+            offset = await self._first_offset()
+            self._partition.begin(offset)
+        else:
+            self._partition.restored(offset)
+        self._consumer.seek(self._place, offset)
+        self._committed_offset = offset
+        seconds = self._loop.time() - began
+        self._observer.restored(seconds, self._partition.figures())
+        self._log.info(
+            "task_running",
+            input=where,
+            offset=offset,
+            committed=committed,
+            seconds=round(seconds, 3),
+            **describe(restored),
+        )
+        if restored.offset_record is not None and committed is None:
+            self._log.warning("group_offset_was_gone", input=where, goes_on_from=offset)
+            self._touch()
+            await self._commit()
+        return True
+
+    async def _first_offset(self) -> int:
+        assert self._consumer is not None, "it was made"
+        low, high = await self._range()
+        return low if self._settings.start == "earliest" else high
+
+    async def _range(self) -> tuple[int, int]:
+        assert self._consumer is not None, "it was made"
+        try:
+            low = await self._consumer.beginning_offsets([self._place])
+            high = await self._consumer.end_offsets([self._place])
+        except KafkaError as error:
+            raise self._read_failure(error) from error
+        return int(low[self._place]), int(high[self._place])
+
+    async def _work(self) -> None:
+        while not self._gate.ends():
+            fetched = await self._fetch()
+            for batch in fetched:
+                await self._take(batch)
+                if self._gate.ends():
+                    break
+            else:
+                if self._due_in() == 0:
+                    await self._commit()
+                self._observer.position(self._committed_offset, self._last_stable())
+        if self._gate.stopping.is_set() and not self._gate.lost.is_set() and self._gate.may_commit.is_set():
+            await self._commit()
+
+    async def _fetch(self) -> list[RecordBatch]:
+        assert self._consumer is not None, "it was made"
+        due_in = self._due_in()
+        # Never zero: getmany would not let the event loop run.
+        wait = _POLL_SECONDS if due_in is None else min(max(due_in, 0.001), _POLL_SECONDS)
+        if due_in == 0 and not self._gate.may_commit.is_set():
+            wait = _POLL_SECONDS
+        try:
+            fetched = await self._consumer.getmany(self._place, timeout_ms=max(int(wait * 1000), 1))
+        except OffsetOutOfRangeError:
+            await self._out_of_range()
+            return []
+        except KafkaError as error:
+            raise self._read_failure(error) from error
+        return batches(fetched.get(self._place, []))
+
+    async def _take(self, batch: RecordBatch) -> None:
+        """Process a batch, committing in between where a transaction may hold no more."""
+        while True:
+            room = self._policy.room(self._partition.records)
+            whole = room is None or len(batch.records) <= room
+            if whole:
+                part, rest = batch, None
+            elif room:
+                part, rest = batch.split(room)
+            else:
+                part, rest = None, batch
+            if part is not None:
+                self._touch()
+                self._partition.process(part)
+            if self._due_in() == 0:
+                await self._commit()
+                if self._is_full() and not await self._may_go_on():
+                    return
+            if rest is None:
+                return
+            batch = rest
+
+    async def _may_go_on(self) -> bool:
+        """Wait, while a rebalance holds the commits, until there is room again. False where it is to end."""
+        while self._is_full():
+            if self._gate.ends():
+                return False
+            self._observer.position(self._committed_offset, self._last_stable())
+            try:
+                async with asyncio.timeout(_POLL_SECONDS):
+                    await self._gate.may_commit.wait()
+            except TimeoutError:
+                continue  # Look again whether the task is to end.
+            await self._commit()
+        return True
+
+    async def _commit(self) -> None:
+        """Commit what is pending, if anything is and nothing holds it."""
+        if self._pending_since is None or not self._gate.may_commit.is_set():
+            return
+        now = datetime.fromtimestamp(self._wall_clock(), UTC).isoformat(timespec="milliseconds")
+        transaction = self._partition.seal(now)
+        began = self._loop.time()
+        self._gate.idle.clear()
+        try:
+            await self._guarantee.commit(transaction)
+        finally:
+            self._gate.idle.set()
+        self.commits += 1
+        self._committed_at = self._loop.time()
+        self._partition.latency = summarize(transaction.oldest, self._wall_clock() * 1000)
+        self._pending_since = None
+        self._committed_offset = transaction.next_offset
+        self._observer.committed(transaction, self._committed_at - began, self._partition.figures())
+
+    def _touch(self) -> None:
+        if self._pending_since is None:
+            self._pending_since = self._loop.time()
+
+    def _is_full(self) -> bool:
+        return self._policy.is_full(self._partition.records, self._partition.size_bytes)
+
+    def _due_in(self) -> float | None:
+        if self._pending_since is None:
+            return None
+        last_stable = self._last_stable()
+        pending = Pending(
+            records=self._partition.records,
+            size_bytes=self._partition.size_bytes,
+            since=self._pending_since,
+            committed_at=self._committed_at,
+            caught_up=last_stable is not None and self._partition.next_offset >= last_stable,
+        )
+        return self._policy.due_in(pending, self._loop.time())
+
+    def _last_stable(self) -> int | None:
+        assert self._consumer is not None, "it was made"
+        offset: int | None = self._consumer.last_stable_offset(self._place)
+        return offset
+
+    async def _out_of_range(self) -> None:
+        """The log does not hold our position: stop, or go on from its start, as the settings say."""
+        assert self._consumer is not None, "it was made"
+        low, high = await self._range()
+        offset = self._partition.next_offset
+        where = f"{self._place.topic}:{self._place.partition}"
+        if offset < low and self._settings.on_retention_loss == "skip":
+            self._log.error("retention_loss", input=where, offset=offset, log_start=low, skipped=low - offset)
+            self._touch()
+            self._partition.skip_to(low)
+            self._consumer.seek(self._place, low)
+            return
+        if low <= offset <= high:
+            raise RebuildTaskError(f"{where}: offset {offset} was out of range and is not any more")
+        raise StopServiceError(
+            f"{where}: offset {offset} is not in the log, which holds {low} to {high}. "
+            + (
+                "Retention removed what was not read yet; PROCESSOR_ON_RETENTION_LOSS=skip goes on without it"
+                if offset < low
+                else "It ends before what was counted: was the topic made anew? The state does not fit it"
+            )
+        )
+
+    def _read_failure(self, error: KafkaError) -> TandemError:
+        refused = refusal(error, doing=f"read topic {self._place.topic}")
+        return refused or KafkaUnavailableError(f"reading {self._place.topic}: {error!r}")
+
+    async def _close(self) -> None:
+        """Let go of everything. What was not committed is done again by whoever opens next."""
+        self.state = TaskState.CLOSED
+        closing = [self._guarantee.close()]
+        if self._consumer is not None:
+            closing.append(stop_client(self._consumer, log=self._log))
+        await asyncio.gather(*closing)
+        self._observer.closed()

@@ -1,0 +1,1 @@
+"""The topologies that are shipped: one file each."""
