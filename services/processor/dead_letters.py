@@ -10,7 +10,7 @@ import hashlib
 import traceback
 from typing import Any
 
-from services.processor.record_batches import Record
+from services.processor.records import Record
 from services.processor.topology import Headers, OutputRecord, Place
 
 CUT_VALUE_BYTES = 64 * 1024

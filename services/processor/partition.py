@@ -18,7 +18,7 @@ from msgspec import UNSET
 from services.processor.accounts import Accounts
 from services.processor.continuity import Continuity, Verdict
 from services.processor.dead_letters import dead_letter
-from services.processor.record_batches import Record, RecordBatch
+from services.processor.records import Record, RecordBatch
 from services.processor.state import State
 from services.processor.topology import Batch, Outputs, Place, Topology
 from shared import topics
@@ -105,6 +105,8 @@ class Partition:
         )
         self._outputs = Outputs()
         self._oldest: list[tuple[int, int]] = []
+        # Whether there is anything new to publish: a restored offset is only committed again.
+        self._moved = False
         self.latency = LatencyMilliseconds(0.0, 0.0)
 
     @property
@@ -126,6 +128,7 @@ class Partition:
         """Go on at `offset`: what lies before it is no longer in the log."""
         self.accounts.skip(offset - self.next_offset)
         self.next_offset = offset
+        self._moved = True
 
     def process(self, batch: RecordBatch) -> None:
         """Take a batch in. What it leads to is pending until `seal`."""
@@ -140,6 +143,7 @@ class Partition:
             else:
                 self._admit(Batch(events, records))
         self.next_offset = batch.next_offset
+        self._moved = True
 
     def seal(self, updated_at: str) -> Transaction:
         """Close what is pending and return it; the next batch begins a new transaction.
@@ -148,17 +152,9 @@ class Partition:
             updated_at: ISO 8601 in UTC.
         """
         outputs, self._outputs = self._outputs, Outputs()
-        self._work.seal(self.next_offset, updated_at, outputs)
-        progress = self.accounts.progress(
-            topic=self.place.topic,
-            partition=self.place.partition,
-            offset=self.next_offset,
-            latency=self.latency,
-            updated_at=updated_at,
-        )
-        outputs.publish(
-            topics.PROGRESS, f"{self.place.topic}:{self.place.partition}".encode(), encode(progress)
-        )
+        if self._moved:
+            self._publish_totals(updated_at, outputs)
+            self._moved = False
         changelog = self.state.take_changes()
         offset_record = OffsetRecord(
             FORMAT, self.place.topic, self._group, self.next_offset, self.state.live_keys
@@ -180,6 +176,18 @@ class Partition:
             "state_keys": self.state.live_keys,
             "latency_ms": msgspec.to_builtins(self.latency),
         }
+
+    def _publish_totals(self, updated_at: str, outputs: Outputs) -> None:
+        self._work.seal(self.next_offset, updated_at, outputs)
+        progress = self.accounts.progress(
+            topic=self.place.topic,
+            partition=self.place.partition,
+            offset=self.next_offset,
+            latency=self.latency,
+            updated_at=updated_at,
+        )
+        key = f"{self.place.topic}:{self.place.partition}"
+        outputs.publish(topics.PROGRESS, key.encode(), encode(progress))
 
     def _go_on(self, offset: int) -> None:
         self.next_offset = offset

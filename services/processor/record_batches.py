@@ -9,58 +9,17 @@ and leaves the public path in place, which `batches` turns into the same shape.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from types import FunctionType, MethodType
-from typing import Any, Protocol
+from typing import Any
 
 import aiokafka
 from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
 
+from services.processor.records import RecordBatch
+
 CHECKED_VERSION = "0.14.0"
 _READ_COMMITTED = fetcher.READ_COMMITTED
-
-
-class Record(Protocol):
-    """One record as the client gives it. `timestamp` is milliseconds since the epoch."""
-
-    @property
-    def offset(self) -> int:
-        """Return the place in the partition."""
-
-    @property
-    def timestamp(self) -> int:
-        """Return the time of making, or of appending, as the topic is set."""
-
-    @property
-    def key(self) -> bytes | None:
-        """Return the key."""
-
-    @property
-    def value(self) -> bytes | None:
-        """Return the value."""
-
-    @property
-    def headers(self) -> Any:
-        """Return pairs of name (str) and value (bytes or None)."""
-
-
-@dataclass(frozen=True, slots=True)
-class RecordBatch:
-    """Consecutive records of one partition.
-
-    Attributes:
-        records: may be empty: a control batch or an aborted one still moves the position.
-        next_offset: where reading goes on after this batch.
-    """
-
-    records: list[Record]
-    next_offset: int
-
-    def split(self, count: int) -> tuple[RecordBatch, RecordBatch]:
-        """Return the first `count` records as a batch of their own, and the rest (neither is empty)."""
-        head, tail = self.records[:count], self.records[count:]
-        return RecordBatch(head, head[-1].offset + 1), RecordBatch(tail, self.next_offset)
 
 
 class _WholeBatches(fetcher.PartitionRecords):  # type: ignore[misc]  # the client has no types

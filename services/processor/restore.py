@@ -13,7 +13,8 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from services.processor.partition import FORMAT, OFFSET_KEY, OffsetRecord, Partition
-from services.processor.record_batches import RecordBatch, batches
+from services.processor.record_batches import batches
+from services.processor.records import RecordBatch
 from shared.errors import KafkaUnavailableError, StopServiceError
 from shared.kafka import refusal
 

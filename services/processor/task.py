@@ -25,7 +25,8 @@ from services.processor.commit_policy import CommitPolicy, Pending
 from services.processor.guarantee import Guarantee
 from services.processor.latency import summarize
 from services.processor.partition import Partition, Transaction
-from services.processor.record_batches import RecordBatch, batches
+from services.processor.record_batches import batches
+from services.processor.records import RecordBatch
 from services.processor.restore import ChangelogReader, describe, starting_offset
 from services.processor.settings import ProcessorSettings
 from shared.connecting import stop_client

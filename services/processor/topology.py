@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
-from services.processor.record_batches import Record
+from services.processor.records import Record
 from services.processor.state import State
 
 EventT = TypeVar("EventT")

@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pytest
@@ -14,15 +15,16 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from sandbox import Sandbox
 from shared import topics
 from tests.verifier import Service, environment
+from tests.verifier.polling import poll
 
 
-@dataclass(frozen=True)
+@dataclass
 class Kafka:
     """The cluster under the tests."""
 
     bootstrap_servers: str
 
-    @property
+    @cached_property  # It has to outlive the futures it returns.
     def admin(self) -> AdminClient:
         return AdminClient({"bootstrap.servers": self.bootstrap_servers})
 
@@ -52,8 +54,19 @@ def make_topics(kafka: Kafka) -> Callable[..., None]:
 def create_topics(admin: AdminClient, prefix: str, partitions: int = 4) -> None:
     wanted = topics.definitions(partitions=partitions, retention_hours=168)
     new = [NewTopic(prefix + one.name, one.partitions, 1, config=one.configs) for one in wanted]
+    create(admin, new)
+
+
+def create(admin: AdminClient, new: list[NewTopic]) -> None:
+    """Create topics and wait until the broker tells others of them: its answer comes a little earlier."""
     for created in admin.create_topics(new).values():
         created.result(30)
+    for topic in new:
+        poll(lambda name=topic.topic: is_there(admin, name), 30, lambda name=topic.topic: f"{name} is not there")
+
+
+def is_there(admin: AdminClient, topic: str) -> bool | None:
+    return admin.list_topics(topic, timeout=10).topics[topic].error is None or None
 
 
 @pytest.fixture

@@ -36,6 +36,14 @@ class Ends(NamedTuple):
     raw: int
 
 
+NOT_KNOWN_YET: Final = (
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.GROUP_ID_NOT_FOUND,
+)
+
+
 class Broker:
     """Asks a Kafka cluster, and changes nothing. Every call blocks; what fails raises KafkaException."""
 
@@ -45,8 +53,11 @@ class Broker:
 
     def partition_counts(self, topics: Iterable[str]) -> dict[str, int]:
         """Return how many partitions each topic has; a topic that does not exist has none."""
-        known = self._admin.list_topics(timeout=REQUEST_TIMEOUT_SECONDS).topics
-        return {topic: len(known[topic].partitions) if topic in known else 0 for topic in topics}
+        counts = {}
+        for topic in topics:
+            known = self._admin.list_topics(topic, timeout=REQUEST_TIMEOUT_SECONDS).topics[topic]
+            counts[topic] = 0 if known.error else len(known.partitions)
+        return counts
 
     def partitions(self, topics: Iterable[str]) -> list[PartitionId]:
         """Return all partitions of these topics."""
@@ -67,8 +78,8 @@ class Broker:
         A consumer's own `committed()` blocks while a transaction is open; this does not.
         """
         wanted = list(partitions)
-        if not wanted:
-            return {}
+        if not wanted or not self._has_coordinator(group):
+            return dict.fromkeys(wanted)
         asked = ConsumerGroupTopicPartitions(group, [TopicPartition(*one) for one in wanted])
         futures = self._admin.list_consumer_group_offsets(
             [asked], require_stable=False, request_timeout=REQUEST_TIMEOUT_SECONDS
@@ -76,6 +87,21 @@ class Broker:
         answer = futures[group].result().topic_partitions
         offsets = {PartitionId(one.topic, one.partition): one.offset for one in answer if one.error is None}
         return {one: offset if (offset := offsets.get(one, -1)) >= 0 else None for one in wanted}
+
+    def _has_coordinator(self, group: str) -> bool:
+        """Say whether the group is known to a coordinator that has loaded it.
+
+        librdkafka 2.16 dereferences a null pointer when an AdminClient's OffsetFetch is answered with
+        NOT_COORDINATOR or its like, as it is while __consumer_offsets is being made.
+        """
+        future = self._admin.describe_consumer_groups([group], request_timeout=REQUEST_TIMEOUT_SECONDS)[group]
+        try:
+            future.result()
+        except KafkaException as error:
+            if error.args[0].code() in NOT_KNOWN_YET:
+                return False
+            raise
+        return True
 
     def read(
         self, until: Mapping[PartitionId, int], timeout_seconds: float
