@@ -24,6 +24,7 @@ from shared.settings import KafkaSettings
 _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 5.0
 _STOP_SECONDS = 3.0
+_CUT_OFF_SECONDS = 0.5
 _PROBE_SECONDS = 2.0
 _CLOSED_TOO_OFTEN = 3
 # ApiVersions v0, the one request that every listener answers before authentication: size, key 18,
@@ -70,11 +71,15 @@ class Patience:
     Args:
         seconds: the bound.
         clock: monotonic seconds.
+        setting: the variable that sets the bound, for the message.
     """
 
-    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, seconds: float, clock: Callable[[], float], *, setting: str = "KAFKA_UNAVAILABLE_SECONDS"
+    ) -> None:
         self._seconds = seconds
         self._clock = clock
+        self._setting = setting
         self._since: float | None = None
         self._pause = _FIRST_PAUSE_SECONDS
 
@@ -95,8 +100,7 @@ class Patience:
         waited = now - self._since
         if waited >= self._seconds:
             raise StopServiceError(
-                f"Kafka has been unavailable for {waited:.0f} s "
-                f"(KAFKA_UNAVAILABLE_SECONDS={self._seconds:g}): {reason}"
+                f"Kafka has been unavailable for {waited:.0f} s ({self._setting}={self._seconds:g}): {reason}"
             )
         pause = min(self._pause, max(self._seconds - waited, 0.05))
         self._pause = min(self._pause * 2, _LONGEST_PAUSE_SECONDS)
@@ -158,16 +162,37 @@ async def connect(
 
 
 async def stop_client(client: Any, *, log: Logger, seconds: float = _STOP_SECONDS) -> None:
-    """Stop a consumer, producer or administration client, and wait no longer than `seconds`.
+    """Stop a consumer, producer or administration client, and wait no longer than about `seconds`.
 
-    A producer with anything pending would wait for ever for a broker that is gone.
+    A producer with anything pending would wait for ever for a broker that is gone; what is left of it is
+    then cut off. A consumer whose fetch is just waiting for its next try ends its `stop` with a
+    CancelledError although nobody cancelled anything: it is kept from the caller, who would take it for
+    the end of its own task.
     """
     stop = getattr(client, "stop", None) or client.close
-    try:
-        await asyncio.wait_for(stop(), seconds)
-    except (KafkaError, OSError, TimeoutError, AssertionError, RuntimeError) as error:
-        # What it had pending is lost with it, on purpose: it was not committed.
-        log.debug("client_stop_cut_short", client=type(client).__name__, reason=repr(error))
+    stopping = asyncio.ensure_future(stop())
+    _, late = await asyncio.wait({stopping}, timeout=seconds)
+    if not late and not stopping.cancelled() and stopping.exception() is None:
+        return
+    # What it had pending is lost with it, on purpose: it was not committed.
+    stopping.cancel()
+    rest = asyncio.ensure_future(_cut_off(client))
+    await asyncio.wait({stopping, rest}, timeout=_CUT_OFF_SECONDS)
+    rest.cancel()
+    for ended in (stopping, rest):
+        error = ended.exception() if ended.done() and not ended.cancelled() else None
+        reason = repr(error) if error else f"late after {seconds:g} s" if late else "cancelled by the client"
+        log.debug("client_stop_cut_short", client=type(client).__name__, reason=reason)
+
+
+async def _cut_off(client: Any) -> None:
+    """End what a client that could not be stopped leaves running: its sender and its connections."""
+    sender = getattr(getattr(client, "_sender", None), "sender_task", None)
+    if sender is not None:
+        sender.cancel()
+    connections = getattr(client, "client", None) or getattr(client, "_client", None)
+    if connections is not None:
+        await connections.close()
 
 
 def _was_closed(errors: list[BaseException]) -> bool:

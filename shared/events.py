@@ -17,6 +17,8 @@ from msgspec import UNSET, Meta, UnsetType
 MAX_INT64 = 2**63 - 1
 MAX_PAGE_CHARACTERS = 2048
 MAX_SENSOR_VALUE = 1e15
+# As in a dotted quad: ASCII digits, and no leading zeros, which some read as octal.
+_OCTET = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 
 Action: TypeAlias = Literal["login", "logout", "click", "view", "purchase", "search"]
 Device: TypeAlias = Literal["mobile", "desktop", "tablet"]
@@ -55,7 +57,7 @@ class UserEvent(Sourced, gc=False):
     action: Action
     page: Page
     timestamp: str
-    ip: Annotated[str, Meta(pattern=r"^(25[0-5]|2[0-4]\d|1?\d?\d)(\.(25[0-5]|2[0-4]\d|1?\d?\d)){3}$")]
+    ip: Annotated[str, Meta(pattern=rf"^{_OCTET}(\.{_OCTET}){{3}}\Z")]
     device: Device
 
 

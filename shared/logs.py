@@ -89,7 +89,9 @@ def configure(settings: LogSettings, *, service: str, stream: TextIO | None = No
         shared_processors.append(structlog.processors.ExceptionRenderer(tracebacks))
         renderer: Processor = structlog.processors.JSONRenderer(serializer=_encode_line)
     else:
-        renderer = structlog.dev.ConsoleRenderer(colors=out.isatty())
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=out.isatty(), exception_formatter=structlog.dev.RichTracebackFormatter(show_locals=False)
+        )
     structlog.configure(
         processors=[*shared_processors, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),

@@ -12,19 +12,56 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import uvloop
 
+from shared import logs
 from shared.errors import BadConfigurationError, TandemError
 from shared.logs import Logger
+from shared.settings import Group, LogSettings, Settings, load
 
 STOPPED_AS_ASKED = 0
 FAILED = 1
 BAD_CONFIGURATION = 2
 
 
-def run(main: Callable[[asyncio.Event], Awaitable[None]], *, log: Logger) -> int:
+Main = Callable[[asyncio.Event], Awaitable[None]]
+
+
+def start(
+    name: str, groups: tuple[type[Group], ...], make_main: Callable[[Settings], Main], arguments: list[str]
+) -> int:
+    """Load the settings, set up the logs, run the service, and return its exit code.
+
+    Args:
+        name: of the service.
+        groups: of settings that it reads.
+        make_main: wires the service.
+        arguments: of the command line; `--print-config` shows the effective settings, one JSON object a
+            line, secrets masked, and ends.
+    """
+    try:
+        settings = load(*groups)
+    except BadConfigurationError as error:
+        logs.configure(LogSettings(), service=name)
+        logs.get(name).error("stopped", reason=str(error), exit_code=BAD_CONFIGURATION)
+        return BAD_CONFIGURATION
+    if arguments == ["--print-config"]:
+        for origin in settings.origins:
+            sys.stdout.write(msgspec.json.encode(origin).decode() + "\n")
+        return STOPPED_AS_ASKED
+    logs.configure(settings[LogSettings], service=name)
+    log = logs.get(name)
+    if arguments:
+        log.error("stopped", reason=f"unknown arguments {arguments}", exit_code=BAD_CONFIGURATION)
+        return BAD_CONFIGURATION
+    return run(make_main(settings), log=log)
+
+
+def run(main: Main, *, log: Logger) -> int:
     """Run a service to its end and return its exit code.
 
     The first SIGTERM or SIGINT sets the event that `main` is given; a second one ends the process at
@@ -34,7 +71,7 @@ def run(main: Callable[[asyncio.Event], Awaitable[None]], *, log: Logger) -> int
         return runner.run(_serve(main, log))
 
 
-async def _serve(main: Callable[[asyncio.Event], Awaitable[None]], log: Logger) -> int:
+async def _serve(main: Main, log: Logger) -> int:
     stopping = asyncio.Event()
 
     def on_signal(name: str) -> None:

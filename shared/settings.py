@@ -31,7 +31,7 @@ from shared.errors import BadConfigurationError
 _FOREIGN = re.compile(
     r"^HTTP_PROXY$"
     r"|^KAFKA_(HEAP_OPTS|OPTS|JVM_PERFORMANCE_OPTS|LOG4J_OPTS|JMX_OPTS|JMX_PORT|HOME)$"
-    r"|^[A-Z_]+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)$"
+    r"|^[A-Z0-9_]+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)$"
 )
 _SECRET_SHOWN = "********"  # noqa: S105 — what is printed in a secret's place
 
@@ -167,7 +167,7 @@ class LogSettings(Group):
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["json", "console"] | None = Field(
-        None, description="empty: console on a terminal, json elsewhere"
+        default=None, description="empty: console on a terminal, json elsewhere"
     )
 
     @field_validator("level", mode="before")
@@ -212,9 +212,9 @@ def load(
     from_environment = {k: v for k, v in (os.environ if environ is None else environ).items() if v}
     # One X_FILE pushes out an X from a weaker source, and the other way round.
     merged: dict[str, tuple[str, str]] = {k: (v, ".env") for k, v in from_file.items()}
-    for name, value in from_environment.items():
+    for name in from_environment:
         merged.pop(name.removesuffix("_FILE") if name.endswith("_FILE") else f"{name}_FILE", None)
-        merged[name] = (value, "environment")
+    merged |= {name: (value, "environment") for name, value in from_environment.items()}
     problems = _unknown_names(merged, groups)
     loaded: dict[type[Group], Group] = {}
     origins: list[Origin] = []

@@ -1,12 +1,72 @@
-"""What every tier shares: the event loop the services run on."""
+"""What every tier shares: the event loop the services run on, and a real Kafka for the whole run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
+import pytest
 import uvloop
+from confluent_kafka.admin import AdminClient, NewTopic
+from hypothesis import settings
+
+from sandbox import Sandbox
+from shared import topics
+from tests.verifier.polling import poll
+
+# A machine under load is no finding.
+settings.register_profile("tandem", deadline=None)
+settings.load_profile("tandem")
 
 
 def pytest_asyncio_loop_factories(config: Any, item: Any) -> dict[str, Callable[[], Any]]:  # noqa: ARG001
     return {"uvloop": uvloop.new_event_loop}
+
+
+@dataclass
+class Kafka:
+    """The cluster under the tests."""
+
+    bootstrap_servers: str
+
+    @cached_property  # It has to outlive the futures it returns.
+    def admin(self) -> AdminClient:
+        return AdminClient({"bootstrap.servers": self.bootstrap_servers})
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[Kafka]:
+    """One broker for the run; `KAFKA_BOOTSTRAP_SERVERS` set: that cluster instead."""
+    given = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
+    if given:
+        yield Kafka(given)
+        return
+    with Sandbox() as sandbox:
+        yield Kafka(sandbox.bootstrap_servers)
+
+
+@pytest.fixture
+def prefix() -> str:
+    return f"t{secrets.token_hex(4)}."
+
+
+def create_topics(admin: AdminClient, prefix: str, partitions: int = 4) -> None:
+    wanted = topics.definitions(partitions=partitions, retention_hours=168)
+    new = [NewTopic(prefix + one.name, one.partitions, 1, config=one.configs) for one in wanted]
+    create(admin, new)
+
+
+def create(admin: AdminClient, new: list[NewTopic]) -> None:
+    """Create topics and wait until the broker tells others of them: its answer comes a little earlier."""
+    for created in admin.create_topics(new).values():
+        created.result(30)
+    for topic in new:
+        poll(partial(is_there, admin, topic.topic), 30, partial("{} is not there".format, topic.topic))
+
+
+def is_there(admin: AdminClient, topic: str) -> bool | None:
+    return admin.list_topics(topic, timeout=10).topics[topic].error is None or None

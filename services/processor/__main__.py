@@ -96,6 +96,8 @@ class Application:
             processors = [
                 self._processor(topology, clients, reports[topology.name]) for topology in topologies
             ]
+            for topology in topologies:
+                health.not_ready(topology.name, "not assigned yet")
             health.ready("service")
             _freeze_garbage_collector()
             await _run_all(processors, stopping)

@@ -175,7 +175,10 @@ class ExactlyOnce:
                 await self.send_offsets(self._producer, transaction)
                 await self.end(self._producer)
         except _FAILURES as error:
-            raise self._failure(error, "commit a transaction") from error
+            # The first error to come out need not be the first that happened: a topic that may not be
+            # written to shows as an invalid state, and the reason stays with the transaction.
+            cause = _error_of_transaction(self._producer)
+            raise self._failure(cause or error, "commit a transaction") from error
         if self._watched.retried:
             raise RebuildTaskError(
                 "committed, but a transactional request was repeated after a connection failed: a late "
@@ -238,6 +241,14 @@ def _batches(producer: AIOKafkaProducer, records: list[OutputRecord]) -> Iterato
     if batch.record_count():
         batch.close()
         yield batch
+
+
+def _error_of_transaction(producer: AIOKafkaProducer) -> BaseException | None:
+    """Return what the client holds against the current transaction, if anything."""
+    outcome: asyncio.Future[None] | None = producer._txn_manager._transaction_waiter  # noqa: SLF001
+    if outcome is None or not outcome.done() or outcome.cancelled():
+        return None
+    return outcome.exception()
 
 
 class _WatchedClient:

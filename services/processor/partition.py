@@ -28,6 +28,8 @@ from shared.results import LatencyMilliseconds, encode
 
 FORMAT = 1
 OFFSET_KEY = b"!offset"
+# How many new state keys one event may take at most, whatever the topology.
+KEYS_PER_EVENT = 2
 
 _value = attrgetter("value")
 _source = attrgetter("source")
@@ -228,7 +230,7 @@ class Partition:
         events = batch.events
         if not events:
             return
-        if self.state.budget.left < len(events):
+        if self.state.budget.left < len(events) * KEYS_PER_EVENT:
             self._count_one_by_one(batch)
             return
         counts = self.accounts.counts

@@ -29,8 +29,6 @@ from shared.logs import Logger
 
 # After being fenced: long enough for the group to agree on who has the partition now.
 _FENCED_PAUSE_SECONDS = 3.0
-_REBUILD_PAUSE_SECONDS = 0.2
-_REBUILDS_IN_A_ROW = 20
 _REVOKE_SECONDS = 5.0
 _CLOSE_SECONDS = 4.0
 _TICK_SECONDS = 1.0
@@ -122,7 +120,6 @@ class Processor:
             stopping=stopping,
             log=self._log,
         )
-        self._report.health.not_ready(self._topology.name, "not assigned yet")
         member = asyncio.create_task(membership.run(), name=f"membership {self._topology.name}")
         ticker = asyncio.create_task(self._tick(), name=f"report {self._topology.name}")
         watch = asyncio.create_task(
@@ -210,6 +207,7 @@ class Processor:
         job = asyncio.create_task(
             self._serve(place, gate, observer, list(self._leaving)), name=f"{place.topic}:{partition}"
         )
+        job.add_done_callback(lambda _: None if gate.ends() else self._fail(_left_unserved(place)))
         return _Keeper(gate, job, observer)
 
     async def _serve(
@@ -236,7 +234,7 @@ class Processor:
         assert self._membership is not None, "keepers come from it"
         patience = self._patience()
         limit = self._layout.dead_letter_bytes
-        in_a_row = 0
+        where = f"{place.topic}:{place.partition}"
         while not gate.ends():
             task = self._make_task(
                 layout=self._layout,
@@ -248,31 +246,21 @@ class Processor:
             )
             try:
                 await task.run()
-            except KafkaUnavailableError as error:
-                reason, pause, why = "unavailable", patience.failed(str(error)), str(error)
-            except TaskFencedError as error:
-                reason, pause, why = "fenced", _FENCED_PAUSE_SECONDS, str(error)
-            except RebuildTaskError as error:
-                reason, pause, why = "in_doubt", _REBUILD_PAUSE_SECONDS, str(error)
+            except (KafkaUnavailableError, RebuildTaskError, asyncio.CancelledError) as error:
+                reason, why = _reaction(error)
                 if isinstance(error, TooLargeError):
                     limit = 0  # Cut every dead letter that can be cut.
             else:
                 return
-            in_a_row = 0 if task.commits else in_a_row + 1
-            if reason != "unavailable" and in_a_row >= _REBUILDS_IN_A_ROW:
-                # Kafka answers, and still nothing works: as long as it is borne when it does not answer.
-                pause = max(pause, patience.failed(why))
-            elif reason != "unavailable":
+            if task.was_of_use:
                 patience.worked()
+            # What keeps failing is borne as long as a Kafka that does not answer.
+            pause = patience.failed(f"{where}: {why}")
+            if reason == "fenced":
+                pause = max(pause, _FENCED_PAUSE_SECONDS)
             observer.rebuilt(reason)
             observer.opening()
-            self._log.warning(
-                "task_rebuilt",
-                input=place.topic,
-                partition=place.partition,
-                reason=str(why),
-                pause_seconds=pause,
-            )
+            self._log.warning("task_rebuilt", input=where, reason=why, pause_seconds=pause)
             await self._pause(pause, gate.lost, gate.stopping)
 
     def _check_partitions(self, count: int | None) -> None:
@@ -321,6 +309,26 @@ class Processor:
             for wait in waits:
                 wait.cancel()
             await asyncio.wait(waits)
+
+
+def _reaction(error: BaseException) -> tuple[str, str]:
+    """Return the kind of a failure that a new task may mend, and its text.
+
+    Raises:
+        CancelledError: it is this job's own. Otherwise the client let one of its cancellations out.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        this = asyncio.current_task()
+        if this is None or this.cancelling():
+            raise error
+        return "in_doubt", "cancelled inside the client"
+    if isinstance(error, TaskFencedError):
+        return "fenced", str(error)
+    return "unavailable" if isinstance(error, KafkaUnavailableError) else "in_doubt", str(error)
+
+
+def _left_unserved(place: Place) -> StopServiceError:
+    return StopServiceError(f"{place.topic}:{place.partition} is ours and nothing serves it any more")
 
 
 async def _end(jobs: list[asyncio.Task[None]], seconds: float, log: Logger) -> None:

@@ -82,7 +82,8 @@ class ChangelogReader:
         records = 0
         loop = asyncio.get_running_loop()
         moved_at = loop.time()
-        while position < end:
+        # One fetch is answered even where there is nothing: only that shows that reading is permitted.
+        while position < end or self._consumer.last_stable_offset(place) is None:
             if self._should_stop():
                 return None
             fetched = await self._fetch()

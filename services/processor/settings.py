@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -24,14 +25,15 @@ def _parse_thresholds(value: object) -> object:
         return value
     thresholds: dict[str, Thresholds] = {}
     for entry in filter(None, (part.strip() for part in value.split(","))):
-        sensor, lower, upper = (["", *entry.rsplit(":", 2)])[-3:]
+        sensor, lower, upper = (["", "", *entry.rsplit(":", 2)])[-3:]
         if not sensor:
             raise ValueError(f"{entry!r} is not sensor:min:max (either bound may be left out)")
         try:
             bounds = Thresholds(float(lower) if lower else None, float(upper) if upper else None)
         except ValueError:
             raise ValueError(f"the bounds of {sensor} have to be numbers or empty") from None
-        if bounds.min is not None and bounds.max is not None and not bounds.min <= bounds.max:
+        given = [bound for bound in (bounds.min, bounds.max) if bound is not None]
+        if not all(map(math.isfinite, given)) or given != sorted(given):
             raise ValueError(f"the bounds of {sensor} have to be numbers, min not above max")
         thresholds[sensor] = bounds
     return thresholds

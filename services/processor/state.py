@@ -15,6 +15,7 @@ from shared.errors import StateFullError
 
 _encode = msgspec.json.Encoder().encode
 _PRESENT = b"1"
+_UNBOUNDED = 2**63
 
 KeyT = TypeVar("KeyT", bound=int | str)
 StoreT = TypeVar("StoreT", bound="Store")
@@ -94,12 +95,13 @@ class KeySet(Generic[KeyT]):
     def restore(self, key: str, value: bytes | None) -> None:
         """Take one changelog record back in."""
         member = self._parse(key)
+        known = member in self._members
         if value is None:
             self._members.discard(member)
-            self._budget.give_back(1)
-        elif member not in self._members:
+            self._budget.left += known
+        else:
             self._members.add(member)
-            self._budget.left -= 1
+            self._budget.left -= not known
 
 
 class Table(Generic[ValueT]):
@@ -172,9 +174,16 @@ class State:
         """Return a new store of seen keys. `parse` makes a key of its text (`int`, `str`)."""
         return self.attach(KeySet(name, parse, self.budget))
 
-    def table(self, name: str, value_type: type[ValueT]) -> Table[ValueT]:
-        """Return a new store of values; `value_type` is what msgspec encodes and decodes."""
-        return self.attach(Table(name, value_type, self.budget))
+    def table(self, name: str, value_type: type[ValueT], *, bounded: bool = True) -> Table[ValueT]:
+        """Return a new store of values.
+
+        Args:
+            name: of the store.
+            value_type: what msgspec encodes and decodes.
+            bounded: its keys count towards `PROCESSOR_STATE_MAX_KEYS`; not where they are few by nature.
+        """
+        budget = self.budget if bounded else KeyBudget(_UNBOUNDED)
+        return self.attach(Table(name, value_type, budget))
 
     def attach(self, store: StoreT) -> StoreT:
         """Add a store of another make.

@@ -36,6 +36,7 @@ from shared.logs import Logger
 
 # How long getmany waits at most: also how long a stop or a lost partition goes unnoticed.
 _POLL_SECONDS = 0.2
+_STEADY_SECONDS = 30.0
 
 
 class TaskState(Enum):
@@ -115,7 +116,8 @@ class Task:
         reader: Callable[..., ChangelogReader] = ChangelogReader,
     ) -> None:
         self.state = TaskState.CREATED
-        self.commits = 0
+        self._commits = 0
+        self._running_since: float | None = None
         self._partition = partition
         self._place = TopicPartition(partition.place.topic, partition.place.partition)
         self._guarantee = guarantee
@@ -147,9 +149,16 @@ class Task:
         try:
             if await self._open():
                 self.state = TaskState.RUNNING
+                self._running_since = self._loop.time()
                 await self._work()
         finally:
             await self._close()
+
+    @property
+    def was_of_use(self) -> bool:
+        """Whether it committed, or ran for a while without anything to commit."""
+        ran = 0.0 if self._running_since is None else self._loop.time() - self._running_since
+        return self._commits > 0 or ran > _STEADY_SECONDS
 
     async def _open(self) -> bool:
         """Fence, ask for the committed offset, restore, and seek. False where it was to end before."""
@@ -290,7 +299,7 @@ class Task:
             await self._guarantee.commit(transaction)
         finally:
             self._gate.idle.set()
-        self.commits += 1
+        self._commits += 1
         self._committed_at = self._loop.time()
         self._partition.latency = summarize(transaction.oldest, self._wall_clock() * 1000)
         self._pending_since = None

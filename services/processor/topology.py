@@ -72,7 +72,8 @@ class PartitionTopology(Protocol[EventT]):
 
     `examine` comes first and changes nothing. `process` is called for what is counted: no duplicates,
     no dead letters. When the state is nearly full it is called event by event; it may then meet
-    `StateFullError`, and has to take its keys before it changes or publishes anything.
+    `StateFullError`, and has to take its keys before it changes or publishes anything. An event takes two
+    new keys at most.
     """
 
     def examine(self, batch: Batch[EventT]) -> None:

@@ -48,7 +48,7 @@ class BehaviorPartition:
         self._place = place
         self._check_all = check_all
         self._users = state.key_set("users", int)
-        self._totals = state.table("totals", Totals)
+        self._totals = state.table("totals", Totals, bounded=False)
 
     def examine(self, batch: Batch[UserEventCounted]) -> None:
         """Check what a purchase publishes, and with full validation every timestamp."""
@@ -69,12 +69,13 @@ class BehaviorPartition:
     def process(self, batch: Batch[UserEventCounted], outputs: Outputs) -> None:
         """Count a batch and publish its purchases."""
         events = batch.events
-        self._users.add(map(_user_id, events))
         totals = self._totals.get("all") or Totals()
+        # First of all: this raises where there is no room for new users.
+        self._users.add(map(_user_id, events))
+        self._totals.put("all", totals)
         totals.total_events += len(events)
         _add_up(totals.actions, Counter(map(_action, events)))
         _add_up(totals.devices, Counter(map(_device, events)))
-        self._totals.put("all", totals)
         for index in _purchases(events):
             self._publish_purchase(batch, index, outputs)
 
