@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 from aiokafka.errors import KafkaError
 
-from shared.errors import AccessRefusedError, KafkaUnavailableError, StopServiceError
+from shared.errors import AccessRefusedError, StopServiceError
 from shared.kafka import refusal
 from shared.logs import Logger
 from shared.settings import KafkaSettings
@@ -30,6 +30,8 @@ _CLOSED_TOO_OFTEN = 3
 # ApiVersions v0, the one request that every listener answers before authentication: size, key 18,
 # version 0, correlation id, no client id. https://kafka.apache.org/protocol
 _API_VERSIONS = struct.pack(">ihhih", 10, 18, 0, 1, -1)
+_CORRELATION = struct.pack(">i", 1)
+_TLS_ALERT = b"\x15\x03"
 
 
 class Startable(Protocol):
@@ -137,10 +139,7 @@ async def connect(
                 if refused is not None:
                     raise refused from error
                 closed_in_a_row = closed_in_a_row + 1 if _was_closed(reasons.errors) else 0
-                if closed_in_a_row >= _CLOSED_TOO_OFTEN and settings.security_protocol in (
-                    "PLAINTEXT",
-                    "SSL",
-                ):
+                if closed_in_a_row >= _CLOSED_TOO_OFTEN and await _is_kafka_without_us(settings):
                     raise AccessRefusedError(
                         f"{servers} closes every connection that does not log in: is it a SASL listener? "
                         f"KAFKA_SECURITY_PROTOCOL is {settings.security_protocol}"
@@ -220,31 +219,43 @@ async def _refusal(
 
 
 async def _wrong_protocol(settings: KafkaSettings) -> AccessRefusedError | None:
-    """Ask the first server, in plain text, and compare what answers with what we are set to speak."""
-    host, _, port = settings.bootstrap_servers[0].rpartition(":")
-    answer = b""
-    try:
-        async with asyncio.timeout(_PROBE_SECONDS):
-            reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
-            try:
-                writer.write(_API_VERSIONS)
-                answer = await reader.read(8)
-            finally:
-                writer.close()
-    except (OSError, TimeoutError):
-        return None  # It does not answer at all: absence, not refusal.
+    """Compare what answers on the first server's port with what we are set to speak."""
+    answer = await _probe(settings)
     set_to = f"KAFKA_SECURITY_PROTOCOL is {settings.security_protocol}"
     where = settings.bootstrap_servers[0]
     speaks_tls = settings.security_protocol.endswith("SSL")
     if answer.startswith(b"HTTP"):
         return AccessRefusedError(f"{where} is an HTTP server, not Kafka; see KAFKA_BOOTSTRAP_SERVERS")
-    if answer[:2] == b"\x15\x03" and not speaks_tls:
+    if answer.startswith(_TLS_ALERT) and not speaks_tls:
         return AccessRefusedError(f"{where} speaks TLS and {set_to}")
-    if answer[4:8] == b"\x00\x00\x00\x01" and speaks_tls:
+    if answer[4:8] == _CORRELATION and speaks_tls:
         return AccessRefusedError(f"{where} speaks plain text and {set_to}")
     return None
 
 
-def unavailable(error: BaseException, *, doing: str) -> KafkaUnavailableError:
-    """Return `error` as the absence that it is a sign of."""
-    return KafkaUnavailableError(f"{doing}: {str(error) or type(error).__name__}")
+async def _is_kafka_without_us(settings: KafkaSettings) -> bool:
+    """Say whether Kafka itself answers on a port that closes what does not log in.
+
+    A port forward or a proxy without a broker behind it closes connections too, and is only absence.
+    """
+    if settings.security_protocol not in ("PLAINTEXT", "SSL"):
+        return False
+    answer = await _probe(settings)
+    return (
+        answer.startswith(_TLS_ALERT) if settings.security_protocol == "SSL" else answer[4:8] == _CORRELATION
+    )
+
+
+async def _probe(settings: KafkaSettings) -> bytes:
+    """Ask the first server for its versions, in plain text, and return the first bytes of its answer."""
+    host, _, port = settings.bootstrap_servers[0].rpartition(":")
+    try:
+        async with asyncio.timeout(_PROBE_SECONDS):
+            reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+            try:
+                writer.write(_API_VERSIONS)
+                return await reader.read(8)
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):
+        return b""  # It does not answer at all: absence, not refusal.

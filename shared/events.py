@@ -109,7 +109,7 @@ def readable_source(value: bytes | None) -> tuple[str, int] | None:
 
 
 def is_iso_8601(text: str) -> bool:
-    """Say whether `text` is an ISO 8601 date and time, with or without an offset from UTC."""
+    """Say whether `text` is ISO 8601 as `datetime.fromisoformat` reads it, with or without an offset."""
     try:
         datetime.fromisoformat(text)
     except ValueError:

@@ -18,7 +18,7 @@ class _Beat:
 
 @dataclass
 class _Movement:
-    position: int
+    position: object
     moved_at: float
 
 
@@ -35,6 +35,7 @@ class Health:
         self._stall_seconds = stall_seconds
         self._beats: dict[str, _Beat] = {}
         self._movements: dict[str, _Movement] = {}
+        self._kafka_answers = True
         self._not_ready: dict[str, str] = {"service": "starting"}
 
     def beat(self, loop: str, *, bound_seconds: float) -> None:
@@ -45,15 +46,23 @@ class Health:
         """Forget a loop that ended as it should."""
         self._beats.pop(loop, None)
 
-    def moved(self, partition: str, position: int, *, behind: bool) -> None:
-        """Note where a partition stands; `behind` says that there are records it has not committed."""
+    def moved(self, partition: str, position: object, *, behind: bool) -> None:
+        """Note where a partition stands; `behind` says that there is something it should be doing."""
+        if not self._kafka_answers:
+            return
         movement = self._movements.get(partition)
         if movement is None or movement.position != position or not behind:
             self._movements[partition] = _Movement(position, self._clock())
 
-    def waits_for_kafka(self, partition: str) -> None:
-        """Exempt a partition that can't move because Kafka is away, or that is gone."""
+    def forget(self, partition: str) -> None:
+        """Exempt a partition that is not served just now, or that is gone."""
         self._movements.pop(partition, None)
+
+    def kafka_answers(self, *, answers: bool) -> None:
+        """Note whether Kafka answers: no partition is expected to move while it does not."""
+        if self._kafka_answers and not answers:
+            self._movements.clear()
+        self._kafka_answers = answers
 
     def not_ready(self, what: str, reason: str) -> None:
         """Give a reason against sending work here, until `ready` takes it back."""

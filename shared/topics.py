@@ -35,7 +35,7 @@ class TopicDefinition:
 
     Attributes:
         name: without the prefix.
-        partitions: the number of partitions to create it with; None where an existing count is right.
+        partitions: the number of partitions to create it with.
         configs: topic settings by Kafka's names, as Kafka prints them.
     """
 
