@@ -35,6 +35,8 @@ TIER_SECONDS = {
     "faults": 3600.0,
     "containers": 2400.0,
 }
+# These tests mostly wait: for sessions to expire, for brokers to return. Each worker has a broker of its own.
+PARALLEL = {"integration": ("-n", "3", "--dist", "worksteal"), "unit": ("-n", "2")}
 INTERRUPT_SECONDS = 60.0
 DOCKER_SECONDS = 30.0
 POLL_SECONDS = 0.2
@@ -146,7 +148,7 @@ def tier(name: str) -> Result:
     if name == "containers" and not docker_answers():
         return Result(name, None, time.monotonic() - started, NO_ENGINE)
     colour = "yes" if sys.stdout.isatty() else "no"
-    command = [sys.executable, "-m", "pytest", f"tests/{name}", f"--color={colour}"]
+    command = [sys.executable, "-m", "pytest", f"tests/{name}", f"--color={colour}", *PARALLEL.get(name, ())]
     code, last = run(command, TIER_SECONDS[name])
     return Result(name, code == 0, time.monotonic() - started, last)
 

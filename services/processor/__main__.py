@@ -46,6 +46,11 @@ _SHIPPED: dict[str, Callable[[ProcessorSettings], Topology]] = {
     SensorTopology.name: SensorTopology,
 }
 
+_NEEDED_OF_A_TOPOLOGY = (
+    *("name", "input", "group", "results", "notices", "event", "full_event"),
+    *("result_settings", "open", "summarize"),
+)
+
 
 class Application:
     """The wired processor. Tests hand in a guarantee or a changelog reader of their own to plant faults."""
@@ -232,8 +237,7 @@ def _load_topology(name: str, settings: ProcessorSettings) -> Topology:
         made: Any = getattr(importlib.import_module(path), attribute)(settings)
     except (ImportError, AttributeError, TypeError) as error:
         raise BadConfigurationError([f"PROCESSOR_TOPOLOGIES: {name!r} can't be loaded: {error}"]) from error
-    needed = ("name", "input", "group", "results", "notices", "event", "full_event", "open", "summarize")
-    missing = [what for what in needed if not hasattr(made, what)]
+    missing = [what for what in _NEEDED_OF_A_TOPOLOGY if not hasattr(made, what)]
     if missing:
         raise BadConfigurationError([f"PROCESSOR_TOPOLOGIES: {name!r} lacks {', '.join(missing)}"])
     return cast("Topology", made)

@@ -40,6 +40,7 @@ class Membership:
         on_revoked: awaited before a rebalance; returns when no transaction runs, within a bound.
         on_assigned: told the partitions after it; must return at once.
         on_poll: called at each round of the loop with the topic's known number of partitions, or None.
+        on_away: called when the loop ends: until it begins again there are no rounds.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Membership:
         on_revoked: Revoked,
         on_assigned: Assigned,
         on_poll: Callable[[int | None], None],
+        on_away: Callable[[], None],
         patience: Patience,
         stopping: asyncio.Event,
         log: Logger,
@@ -63,6 +65,7 @@ class Membership:
         self._on_revoked = on_revoked
         self._on_assigned = on_assigned
         self._on_poll = on_poll
+        self._on_away = on_away
         self._patience = patience
         self._stopping = stopping
         self._log = log
@@ -112,6 +115,7 @@ class Membership:
                 return
             self._consumer = consumer
             await self._poll_until_broken(consumer)
+            self._on_away()
             if not self._stopping.is_set():
                 await self.leave()
 

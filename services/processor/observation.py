@@ -195,18 +195,22 @@ class PartitionObserver:
                 if record.value is not None:
                     self._report.notice(topic, record.value)
 
-    def position(self, committed_offset: int, last_stable_offset: int | None) -> None:
+    def position(
+        self, committed_offset: int, next_offset: int, last_stable_offset: int | None, *, overdue: bool
+    ) -> None:
         """Note where the partition stands."""
         if last_stable_offset is None:
             return
         lag = max(last_stable_offset - committed_offset, 0)
         self._lag.set(lag)
         self._report.lag(self._place.partition, lag)
-        self._report.health.moved(self._name, committed_offset, behind=lag > 0)
+        # What was read and is not due to be committed yet is no stall.
+        behind = next_offset < last_stable_offset or overdue
+        self._report.health.moved(self._name, (committed_offset, next_offset), behind=behind)
 
     def closed(self) -> None:
         """Note that the task has let go of its partition."""
-        self._report.health.waits_for_kafka(self._name)
+        self._report.health.forget(self._name)
 
     def opening(self) -> None:
         """Note that a task for the partition is being built."""
@@ -215,7 +219,7 @@ class PartitionObserver:
     def gone(self) -> None:
         """Note that the partition is no longer this process's."""
         self._report.health.ready(self._name)
-        self._report.health.waits_for_kafka(self._name)
+        self._report.health.forget(self._name)
         self._report.forget(self._place.partition)
         self._lag.set(0)
 

@@ -116,6 +116,7 @@ class Processor:
             on_revoked=self._hold,
             on_assigned=self._assign,
             on_poll=self._check_partitions,
+            on_away=lambda: self._report.health.ended(f"membership {self._topology.name}"),
             patience=patience,
             stopping=stopping,
             log=self._log,
@@ -149,6 +150,7 @@ class Processor:
     async def _stop(self, member: asyncio.Task[None], helpers: list[asyncio.Task[None]]) -> None:
         """Not ready → tasks finish and commit → leave the group. Each step has its bound."""
         self._report.health.not_ready(self._topology.name, "draining")
+        self._report.health.ended(f"membership {self._topology.name}")
         self._stopping.set()
         jobs = [keeper.job for keeper in self._keepers.values()] + list(self._leaving)
         await _end(jobs, self._settings.stop_seconds + _CLOSE_SECONDS, self._log)
@@ -284,7 +286,9 @@ class Processor:
         """
         while True:
             await asyncio.sleep(_WATCH_SECONDS)
-            if await membership.kafka_answers():
+            answers = await membership.kafka_answers()
+            self._report.health.kafka_answers(answers=answers)
+            if answers:
                 patience.worked()
             elif membership.is_member:
                 patience.failed(f"no broker of {','.join(self._clients.settings.bootstrap_servers)} answers")

@@ -60,8 +60,13 @@ class Observer(Protocol):
     def committed(self, transaction: Transaction, seconds: float, figures: dict[str, Any]) -> None:
         """Note a commit: how long it took, and the figures that are now committed."""
 
-    def position(self, committed_offset: int, last_stable_offset: int | None) -> None:
-        """Note where the partition stands; called at least every few hundred milliseconds."""
+    def position(
+        self, committed_offset: int, next_offset: int, last_stable_offset: int | None, *, overdue: bool
+    ) -> None:
+        """Note where the partition stands; called at least every few hundred milliseconds.
+
+        `overdue` says that a commit is due.
+        """
 
     def closed(self) -> None:
         """Note that the task has let go of its partition."""
@@ -231,7 +236,7 @@ class Task:
             else:
                 if self._due_in() == 0:
                     await self._commit()
-                self._observer.position(self._committed_offset, self._last_stable())
+                self._tell_position()
         if self._gate.stopping.is_set() and not self._gate.lost.is_set() and self._gate.may_commit.is_set():
             await self._commit()
 
@@ -278,7 +283,7 @@ class Task:
         while self._is_full():
             if self._gate.ends():
                 return False
-            self._observer.position(self._committed_offset, self._last_stable())
+            self._tell_position()
             try:
                 async with asyncio.timeout(_POLL_SECONDS):
                     await self._gate.may_commit.wait()
@@ -305,6 +310,14 @@ class Task:
         self._pending_since = None
         self._committed_offset = transaction.next_offset
         self._observer.committed(transaction, self._committed_at - began, self._partition.figures())
+
+    def _tell_position(self) -> None:
+        self._observer.position(
+            self._committed_offset,
+            self._partition.next_offset,
+            self._last_stable(),
+            overdue=self._due_in() == 0 and self._gate.may_commit.is_set(),
+        )
 
     def _touch(self) -> None:
         if self._pending_since is None:

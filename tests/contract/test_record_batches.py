@@ -1,0 +1,407 @@
+"""The reader of whole batches against the client's public way of reading, on a real Kafka."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any
+
+import aiokafka
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
+from aiokafka.consumer import fetcher
+from aiokafka.errors import CorruptRecordException, OffsetOutOfRangeError
+from aiokafka.structs import TopicPartition
+from confluent_kafka.admin import (
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
+
+from services.processor.record_batches import CHECKED_VERSION, batches, read_whole_batches
+from services.processor.records import RecordBatch
+from tests.conftest import Kafka, create
+
+# key, value, headers
+Content = tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]
+# offset, timestamp, key, value, headers
+Flat = tuple[int, int, bytes | None, bytes | None, tuple[tuple[str, bytes | None], ...]]
+
+WAYS = pytest.mark.parametrize("whole", [True, False], ids=["whole batches", "the client's own"])
+POLL_MILLISECONDS = 100
+DEADLINE_SECONDS = 15.0
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture
+def place(kafka: Kafka, prefix: str) -> TopicPartition:
+    create(kafka.admin, [NewTopic(f"{prefix}input", 1, 1)])
+    return TopicPartition(f"{prefix}input", 0)
+
+
+@contextlib.asynccontextmanager
+async def producing(kafka: Kafka, **options: Any) -> AsyncIterator[AIOKafkaProducer]:
+    async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers, **options) as producer:
+        yield producer
+
+
+async def send(
+    producer: AIOKafkaProducer,
+    place: TopicPartition,
+    contents: Sequence[Content],
+    *,
+    since: int = 1_700_000_000_000,
+) -> None:
+    """Send records as one batch, timestamps from `since` on, and wait for its acknowledgement."""
+    batch = producer.create_batch()
+    for number, (key, value, headers) in enumerate(contents):
+        stamp = since + number
+        assert batch.append(timestamp=stamp, key=key, value=value, headers=headers) is not None
+    batch.close()
+    await (await producer.send_batch(batch, place.topic, partition=place.partition))
+
+
+@contextlib.asynccontextmanager
+async def consuming(
+    kafka: Kafka, place: TopicPartition, *, whole: bool, offset: int = 0, **options: Any
+) -> AsyncIterator[AIOKafkaConsumer]:
+    settings: dict[str, Any] = {
+        "isolation_level": "read_committed",
+        "auto_offset_reset": "none",
+        "enable_auto_commit": False,
+    }
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap_servers, **settings | options)
+    async with consumer:
+        if whole:
+            assert read_whole_batches(consumer)
+        consumer.assign([place])
+        consumer.seek(place, offset)
+        yield consumer
+
+
+async def read(
+    kafka: Kafka, place: TopicPartition, *, whole: bool, offset: int = 0, **options: Any
+) -> tuple[list[RecordBatch], int]:
+    """Return what is read from `offset` to the end, and the position after it."""
+    found: list[RecordBatch] = []
+    async with consuming(kafka, place, whole=whole, offset=offset, **options) as consumer:
+        end = (await consumer.end_offsets([place]))[place]
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while await consumer.position(place) < end:
+                fetched = await consumer.getmany(place, timeout_ms=POLL_MILLISECONDS)
+                taken = batches(fetched.get(place, []))
+                found += taken
+                if whole and taken:
+                    assert await consumer.position(place) == taken[-1].next_offset
+        return found, await consumer.position(place)
+
+
+def flat(found: Sequence[RecordBatch]) -> list[Flat]:
+    return [
+        (one.offset, one.timestamp, one.key, one.value, tuple(one.headers))
+        for batch in found
+        for one in batch.records
+    ]
+
+
+async def read_both_ways(
+    kafka: Kafka, place: TopicPartition, offset: int = 0, **options: Any
+) -> list[RecordBatch]:
+    """Return what is read in whole batches; it has to be what the client's own way gives."""
+    ours, our_position = await read(kafka, place, whole=True, offset=offset, **options)
+    theirs, their_position = await read(kafka, place, whole=False, offset=offset, **options)
+    assert flat(ours) == flat(theirs)
+    assert our_position == their_position
+    return ours
+
+
+def some(count: int, start: int = 0) -> list[Content]:
+    """Return records of every shape: with and without key, value and headers, small and large."""
+    shapes: list[Callable[[int], Content]] = [
+        lambda n: (str(n).encode(), b"value %d" % n, []),
+        lambda n: (None, b"x" * (n * 37 % 3_000), [("trace", b"%d" % n)]),
+        lambda n: (b"", None, [("a", b""), ("a", None), (f"ünïcode {n}", b"\xff")]),
+        lambda n: (b"\xff\x00%d" % n, b"", []),
+    ]
+    return [shapes[number % len(shapes)](number) for number in range(start, start + count)]
+
+
+def values(found: Sequence[RecordBatch]) -> list[bytes | None]:
+    return [one[3] for one in flat(found)]
+
+
+@pytest.mark.parametrize("compression", [None, "gzip", "snappy", "lz4", "zstd"])
+async def test_the_same_records_are_read_in_order_whatever_the_compression(
+    kafka: Kafka, place: TopicPartition, compression: str | None
+) -> None:
+    async with producing(kafka, compression_type=compression, max_batch_size=2**20) as producer:
+        for start in range(0, 200, 40):
+            await send(producer, place, some(40, start))
+    found = await read_both_ways(kafka, place)
+    assert [(key, value, headers) for _, _, key, value, headers in flat(found)] == [
+        (key, value, tuple(headers)) for key, value, headers in some(200)
+    ]
+    assert [one[0] for one in flat(found)] == list(range(200))
+    assert [len(batch.records) for batch in found] == [40] * 5, "batches stay as they were sent"
+
+
+async def test_batches_of_different_make_are_read_from_one_partition(
+    kafka: Kafka, place: TopicPartition
+) -> None:
+    for number, compression in enumerate([None, "zstd", "gzip", None, "lz4", "snappy"]):
+        async with producing(kafka, compression_type=compression) as producer:
+            await send(producer, place, some(number + 1, 10 * number))
+    found = await read_both_ways(kafka, place)
+    assert [len(batch.records) for batch in found] == [1, 2, 3, 4, 5, 6]
+    assert [batch.next_offset for batch in found] == [1, 3, 6, 10, 15, 21]
+
+
+async def test_reading_in_small_fetches_finds_the_same(kafka: Kafka, place: TopicPartition) -> None:
+    async with producing(kafka, max_batch_size=2**20) as producer:
+        for start in range(0, 120, 20):
+            await send(producer, place, some(20, start))
+    # Smaller than any batch: the broker still answers with one whole batch.
+    found = await read_both_ways(kafka, place, max_partition_fetch_bytes=100)
+    assert len(flat(found)) == 120
+
+
+@pytest.mark.parametrize("offset", [0, 1, 13, 24, 25, 26, 49])
+@pytest.mark.parametrize("compression", [None, "lz4"])
+async def test_a_position_in_the_middle_of_a_batch_leaves_out_what_is_before_it(
+    kafka: Kafka, place: TopicPartition, offset: int, compression: str | None
+) -> None:
+    async with producing(kafka, compression_type=compression) as producer:
+        await send(producer, place, some(25))
+        await send(producer, place, some(25, 25))
+    found = await read_both_ways(kafka, place, offset)
+    assert [one[0] for one in flat(found)] == list(range(offset, 50))
+
+
+async def test_a_seek_back_while_records_are_waiting_reads_them_again(
+    kafka: Kafka, place: TopicPartition
+) -> None:
+    async with producing(kafka) as producer:
+        await send(producer, place, some(10))
+    async with consuming(kafka, place, whole=True) as consumer:
+        first = await fetch(consumer, place)
+        consumer.seek(place, 4)
+        again = await fetch(consumer, place)
+    assert [one[0] for one in flat(first)] == list(range(10))
+    assert [one[0] for one in flat(again)] == list(range(4, 10))
+
+
+async def fetch(consumer: AIOKafkaConsumer, place: TopicPartition) -> list[RecordBatch]:
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while not (fetched := await consumer.getmany(place, timeout_ms=POLL_MILLISECONDS)):
+            pass
+    return batches(fetched[place])
+
+
+async def transaction(
+    producer: AIOKafkaProducer, place: TopicPartition, contents: Sequence[Content], *, commit: bool
+) -> None:
+    await producer.begin_transaction()
+    await send(producer, place, contents)
+    await (producer.commit_transaction() if commit else producer.abort_transaction())
+
+
+async def test_control_batches_and_aborted_transactions_are_left_out_and_the_position_moves_past_them(
+    kafka: Kafka, place: TopicPartition, prefix: str
+) -> None:
+    async with producing(kafka, transactional_id=f"{prefix}one") as producer:
+        for number, commit in enumerate([True, False, False, True, False]):
+            await transaction(producer, place, some(3, 3 * number), commit=commit)
+    found = await read_both_ways(kafka, place)
+    # Three records and a marker each.
+    assert [one[0] for one in flat(found)] == [0, 1, 2, 12, 13, 14]
+    assert [batch.next_offset for batch in found] == [3, 4, 7, 8, 11, 12, 15, 16, 19, 20]
+    assert [len(batch.records) for batch in found] == [3, 0, 0, 0, 0, 0, 3, 0, 0, 0]
+
+
+async def test_transactions_that_overlap_are_told_apart(
+    kafka: Kafka, place: TopicPartition, prefix: str
+) -> None:
+    async with (
+        producing(kafka, transactional_id=f"{prefix}aborts") as aborts,
+        producing(kafka, transactional_id=f"{prefix}commits") as commits,
+        producing(kafka) as plain,
+    ):
+        for _ in range(3):
+            await aborts.begin_transaction()
+            await commits.begin_transaction()
+            for number in range(3):
+                await send(aborts, place, [(None, b"aborted", [])] * 2)
+                await send(commits, place, [(None, b"committed %d" % number, [])])
+                await send(plain, place, [(None, b"plain", [])])
+            await aborts.abort_transaction()
+            await commits.commit_transaction()
+    found = await read_both_ways(kafka, place)
+    assert values(found) == [b"committed 0", b"plain", b"committed 1", b"plain", b"committed 2", b"plain"] * 3
+
+
+@pytest.mark.parametrize("offset", [1, 2, 3, 4, 5])
+async def test_reading_may_begin_inside_an_aborted_transaction(
+    kafka: Kafka, place: TopicPartition, prefix: str, offset: int
+) -> None:
+    async with producing(kafka, transactional_id=f"{prefix}one") as producer:
+        await transaction(producer, place, some(4), commit=False)
+        await transaction(producer, place, some(1, 4), commit=True)
+    assert [one[0] for one in flat(await read_both_ways(kafka, place, offset))] == [5]
+
+
+async def test_what_is_still_open_is_not_read(kafka: Kafka, place: TopicPartition, prefix: str) -> None:
+    async with producing(kafka, transactional_id=f"{prefix}one") as producer:
+        await transaction(producer, place, some(2), commit=True)
+        await producer.begin_transaction()
+        await send(producer, place, some(2))
+        found, position = await read(kafka, place, whole=True)
+        assert (len(flat(found)), position) == (2, 3)
+        await producer.abort_transaction()
+
+
+async def test_a_reader_of_everything_is_given_aborted_records_and_no_markers(
+    kafka: Kafka, place: TopicPartition, prefix: str
+) -> None:
+    async with producing(kafka, transactional_id=f"{prefix}one") as producer:
+        for number, commit in enumerate([True, False]):
+            await transaction(producer, place, some(3, 3 * number), commit=commit)
+    found = await read_both_ways(kafka, place, isolation_level="read_uncommitted")
+    assert [one[0] for one in flat(found)] == [0, 1, 2, 4, 5, 6]
+
+
+@WAYS
+async def test_an_offset_out_of_range_is_raised(kafka: Kafka, place: TopicPartition, whole: bool) -> None:
+    async with producing(kafka) as producer:
+        await send(producer, place, some(3))
+    async with consuming(kafka, place, whole=whole, offset=100) as consumer:
+        with pytest.raises(OffsetOutOfRangeError):
+            await fetch(consumer, place)
+
+
+@WAYS
+async def test_a_corrupt_batch_is_refused_and_nothing_of_it_is_read(
+    kafka: Kafka, place: TopicPartition, whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stock = fetcher.MemoryRecords
+
+    def corrupted(received: bytes) -> Any:
+        if b"value to be spoiled" not in received:
+            return stock(received)
+        return stock(bytes(received).replace(b"value to be spoiled", b"value to be sp0iled"))
+
+    monkeypatch.setattr(fetcher, "MemoryRecords", corrupted)
+    async with producing(kafka) as producer:
+        await send(producer, place, [(b"k", b"value to be spoiled", [])])
+    async with consuming(kafka, place, whole=whole) as consumer:
+        with pytest.raises(CorruptRecordException):
+            await fetch(consumer, place)
+        assert await consumer.position(place) == 0
+
+
+@WAYS
+async def test_a_corrupt_batch_behind_a_good_one_costs_neither(
+    kafka: Kafka, place: TopicPartition, whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stock = fetcher.MemoryRecords
+    spoil = True
+
+    def corrupted(received: bytes) -> Any:
+        return stock(bytes(received).replace(b"second", b"sec0nd") if spoil else received)
+
+    async with producing(kafka) as producer:
+        await send(producer, place, [(None, b"first", [])])
+        await send(producer, place, [(None, b"second", [])])
+    monkeypatch.setattr(fetcher, "MemoryRecords", corrupted)
+    async with consuming(kafka, place, whole=whole) as consumer:
+        with pytest.raises(CorruptRecordException):
+            await fetch(consumer, place)
+        spoil = False  # It was on the way that it was spoilt.
+        found = await fetch(consumer, place)
+        while len(values(found)) < 2:
+            found += await fetch(consumer, place)
+    assert values(found) == [b"first", b"second"]
+
+
+@pytest.fixture
+def quick_cleaner(kafka: Kafka) -> Iterator[None]:
+    """Let the log cleaner look for work often, for the length of a test."""
+
+    def alter(operation: AlterConfigOpType) -> None:
+        entry = ConfigEntry("log.cleaner.backoff.ms", "100", incremental_operation=operation)
+        brokers = [
+            ConfigResource(ResourceType.BROKER, str(broker), incremental_configs=[entry])
+            for broker in kafka.admin.list_topics(timeout=20).brokers
+        ]
+        for done in kafka.admin.incremental_alter_configs(brokers).values():
+            done.result(20)
+
+    alter(AlterConfigOpType.SET)
+    yield
+    alter(AlterConfigOpType.DELETE)
+
+
+@pytest.mark.usefixtures("quick_cleaner")
+async def test_a_compacted_batch_whose_last_record_is_gone_is_passed_as_a_whole(
+    kafka: Kafka, prefix: str
+) -> None:
+    place = TopicPartition(f"{prefix}compacted", 0)
+    configs = {
+        "cleanup.policy": "compact",
+        "segment.ms": "1",
+        "min.cleanable.dirty.ratio": "0.001",
+        "delete.retention.ms": "60000",
+    }
+    create(kafka.admin, [NewTopic(place.topic, 1, 1, config=configs)])
+    async with producing(kafka) as producer:
+        await send(producer, place, [(key, b"first", []) for key in (b"a", b"b", b"c")])
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            # Each of these is made so much later that it rolls a segment: what lies before may be cleaned.
+            for later in range(1_700_000_001_000, 1_800_000_000_000, 1_000):
+                await send(producer, place, [(b"c", b"later", [])], since=later)
+                found, _ = await read(kafka, place, whole=False)
+                if 2 not in [one[0] for one in flat(found)]:
+                    break
+    found = await read_both_ways(kafka, place)
+    assert [one[0] for one in flat(found)][:2] == [0, 1]
+    assert found[0].next_offset == 3, "the offset of the record that is gone is not asked for again"
+    from_the_gap = await read_both_ways(kafka, place, offset=2)
+    assert flat(from_the_gap)[0][0] >= 3
+
+
+async def test_only_the_consumer_that_was_asked_is_changed(kafka: Kafka, place: TopicPartition) -> None:
+    async with producing(kafka) as producer:
+        await send(producer, place, some(3))
+    async with (
+        consuming(kafka, place, whole=True) as ours,
+        consuming(kafka, place, whole=False) as theirs,
+    ):
+        (batch,) = (await ours.getmany(place, timeout_ms=5_000))[place]
+        records = (await theirs.getmany(place, timeout_ms=5_000))[place]
+    assert isinstance(batch, RecordBatch)
+    assert all(isinstance(record, ConsumerRecord) for record in records)
+
+
+async def test_a_client_that_was_not_checked_is_left_as_it_is(
+    kafka: Kafka, place: TopicPartition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with producing(kafka) as producer:
+        await send(producer, place, some(3))
+    async with consuming(kafka, place, whole=False) as consumer:
+        monkeypatch.setattr(aiokafka, "__version__", "0.99.0")
+        assert not read_whole_batches(consumer)
+        records = (await consumer.getmany(place, timeout_ms=5_000))[place]
+    assert all(isinstance(record, ConsumerRecord) for record in records)
+    (batch,) = batches(records)
+    assert (len(batch.records), batch.next_offset) == (3, 3)
+
+
+def test_the_client_that_is_installed_is_the_one_that_was_checked() -> None:
+    assert aiokafka.__version__ == CHECKED_VERSION
+
+
+def test_nothing_fetched_is_no_batch() -> None:
+    assert batches([]) == []
