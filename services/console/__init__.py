@@ -1,0 +1,1 @@
+"""The operator's side: the `tandem` command line. It reads Kafka, and never asks the services."""

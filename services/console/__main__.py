@@ -1,0 +1,50 @@
+"""`tandem`: the operator's command line."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+import click
+
+from services.console.commands.config import config_command
+from services.console.commands.demo import demo_command
+from services.console.commands.sandbox import sandbox_command
+from services.console.commands.stats import stats_command
+from services.console.commands.topics import topics_command
+from services.console.commands.verify import verify_command
+
+
+def _version() -> str:
+    try:
+        return version("tandem")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+_EXAMPLES = """\b
+Examples:
+  tandem demo --seconds 20     all of it, on a Kafka of its own
+  tandem topics create         what the services need
+  tandem stats --watch         the global view, every second
+  tandem verify                recompute everything, and compare
+  tandem config                what is set, and where
+"""
+
+
+@click.group(
+    epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
+@click.version_option(_version(), prog_name="tandem")
+def main() -> None:
+    """Tandem: a pair of services over Kafka, and the proof that nothing was lost or counted twice.
+
+    Kafka is reached as KAFKA_BOOTSTRAP_SERVERS and its fellows say; `tandem config` shows what is in force.
+    """
+
+
+for command in (demo_command, sandbox_command, topics_command, stats_command, verify_command, config_command):
+    main.add_command(command)
+
+
+if __name__ == "__main__":
+    main(prog_name="tandem")

@@ -1,0 +1,107 @@
+"""`tandem verify`: the proof."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+import msgspec
+
+from services.console.accounts import total
+from services.console.connection import Connection
+from services.console.output import Output, table
+from services.console.running import Tools, execute, json_option
+from services.console.verifier import Verdict, Verification
+from shared.errors import TandemError
+from shared.service import FAILED, STOPPED_AS_ASKED
+
+_EXAMPLES = """\b
+Examples:
+  tandem verify
+  tandem verify --json | jq 'select(.type == "difference")'
+"""
+
+
+@click.command("verify", epilog=_EXAMPLES)
+@click.option(
+    "--timeout-seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    help="For all of it; CONSOLE_VERIFY_TIMEOUT_SECONDS where not given.",
+)
+@json_option
+def verify_command(timeout_seconds: float | None, *, as_json: bool) -> None:
+    """Recompute everything from the input topics and compare it with what was published.
+
+    Accounts, statistics, windows, alerts, purchases and dead letters, record by record, up to the committed
+    offsets. What retention has taken away is said, and is no difference. Exit code 0: all equal; 1: there
+    are differences, and the first of each kind are listed.
+    """
+
+    async def work(tools: Tools) -> int:
+        seconds = timeout_seconds or tools.console.verify_timeout_seconds
+        try:
+            async with (
+                asyncio.timeout(seconds),
+                Connection(tools.kafka, tools.console, log=tools.log) as kafka,
+            ):
+                with tools.out.progress("recomputing") as bar:
+                    verdict = await Verification(kafka, on_progress=bar).run()
+        except TimeoutError as error:
+            raise TandemError(
+                f"not done after {seconds:g} s; give it more with --timeout-seconds "
+                "or CONSOLE_VERIFY_TIMEOUT_SECONDS"
+            ) from error
+        if as_json:
+            _print_json(tools.out, verdict)
+        else:
+            _print_text(tools.out, verdict)
+        return STOPPED_AS_ASKED if verdict.is_equal else FAILED
+
+    execute(work, as_json=as_json)
+
+
+def _print_json(out: Output, verdict: Verdict) -> None:
+    for one in verdict.partitions:
+        out.json({"type": "account", **msgspec.to_builtins(one)})
+    for note in verdict.findings.notes:
+        out.json({"type": "note", "text": note})
+    for difference in verdict.findings.differences:
+        out.json({"type": "difference", **msgspec.to_builtins(difference)})
+    out.json(
+        {
+            "type": "summary",
+            "equal": verdict.is_equal,
+            "differences": verdict.findings.total,
+            "by_kind": [
+                {"topic": topic, "kind": kind, "count": count}
+                for (topic, kind), count in sorted(verdict.findings.counts.items())
+            ],
+            "records": verdict.records,
+            "compared": dict(sorted(verdict.findings.compared.items())),
+            "behind": verdict.behind,
+            "account": total(verdict.partitions),
+        }
+    )
+
+
+def _print_text(out: Output, verdict: Verdict) -> None:
+    findings = verdict.findings
+    account = total(verdict.partitions)
+    out.text(
+        f"sent {account.sent:,}   counted {account.counted:,}   in flight {account.in_flight:,}   "
+        f"lost {account.lost:,}   duplicated {account.duplicated:,}   gaps {account.gaps:,}   "
+        f"late {account.late:,}   dead-lettered {account.dead_lettered:,}   "
+        f"sent, unacknowledged {account.unacknowledged:,}"
+    )
+    out.text(f"recomputed {verdict.records:,} input records up to the committed offsets")
+    if verdict.behind:
+        out.text(f"not counted yet: {verdict.behind:,} offsets beyond them")
+    if findings.compared:
+        out.show(table("compared", "records", rows=sorted(findings.compared.items())))
+    for note in findings.notes:
+        out.text(f"note: {note}")
+    for difference in findings.differences:
+        out.text(f"{difference.kind:12} {difference.topic}: {difference.text}")
+    for (topic, kind), count in sorted(findings.unlisted.items()):
+        out.text(f"{kind:12} {topic}: and {count:,} more")
+    out.text("all equal" if verdict.is_equal else f"{findings.total:,} differences")
