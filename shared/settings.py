@@ -77,6 +77,15 @@ class Group(BaseSettings):
         """Return the variable's name for each field's name."""
         return {name: f"{cls.prefix()}{name.upper()}" for name in cls.model_fields}
 
+    def shown(self, field: str) -> str:
+        """Return a field's value as its variable would be set, or asterisks in a secret's place."""
+        value: Any = getattr(self, field)
+        if isinstance(value, SecretStr):
+            return _SECRET_SHOWN
+        if isinstance(value, tuple):
+            return ",".join(str(part) for part in value)
+        return "" if value is None else str(value)
+
 
 class KafkaSettings(Group):
     """How Kafka is reached, by both services and the console."""
@@ -305,12 +314,5 @@ def _is_secret(group: type[Group], field: str) -> bool:
 def _origins(group: Group, sources: Mapping[str, str]) -> list[Origin]:
     origins = []
     for field, variable in type(group).variables().items():
-        value: Any = getattr(group, field)
-        if isinstance(value, SecretStr):
-            shown = _SECRET_SHOWN
-        elif isinstance(value, tuple):
-            shown = ",".join(str(part) for part in value)
-        else:
-            shown = "" if value is None else str(value)
-        origins.append(Origin(variable, shown, sources.get(field, "default")))
+        origins.append(Origin(variable, group.shown(field), sources.get(field, "default")))
     return origins

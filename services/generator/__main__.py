@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import functools
 import gc
-import json
 import secrets
 import sys
 import time
@@ -27,15 +24,13 @@ from services.generator.stream import Stream
 from services.generator.workloads import Workload
 from services.generator.workloads.behavior import BehaviorWorkload
 from services.generator.workloads.sensors import SensorsWorkload
-from shared import logs, topics
+from shared import logs, service, topics
 from shared.connecting import Patience, stop_client
-from shared.errors import BadConfigurationError
 from shared.health import Health
 from shared.http_server import HttpServer
 from shared.kafka import KafkaClients
 from shared.metrics import GeneratorMetrics, new_registry
-from shared.service import BAD_CONFIGURATION, STOPPED_AS_ASKED, run
-from shared.settings import HttpSettings, KafkaSettings, LogSettings, Settings, load
+from shared.settings import HttpSettings, KafkaSettings, LogSettings, Settings
 
 _SERVICE = "generator"
 _DEFAULT_PORT = 8081
@@ -44,28 +39,12 @@ _INPUT_OF = {"behavior": topics.USER_BEHAVIOR, "sensors": topics.SENSOR_DATA}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the generator to its end and return its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m services.generator",
-        description="Makes events and publishes them to Kafka. All settings are environment variables.",
+    return service.start(
+        _SERVICE,
+        (KafkaSettings, HttpSettings, LogSettings, GeneratorSettings),
+        lambda settings: _Process(settings, logs.get(_SERVICE)).serve,
+        list(sys.argv[1:] if arguments is None else arguments),
     )
-    parser.add_argument(
-        "--print-config", action="store_true", help="print the settings in force, one JSON object each"
-    )
-    options = parser.parse_args(arguments)
-    try:
-        settings = load(KafkaSettings, HttpSettings, LogSettings, GeneratorSettings)
-    except BadConfigurationError as error:
-        logs.configure(LogSettings(), service=_SERVICE)
-        logs.get(_SERVICE).error("stopped", reason=str(error), exit_code=BAD_CONFIGURATION)
-        return BAD_CONFIGURATION
-    if options.print_config:
-        for origin in settings.origins:
-            shown = {"variable": origin.variable, "value": origin.value, "source": origin.source}
-            sys.stdout.write(json.dumps(shown) + "\n")
-        return STOPPED_AS_ASKED
-    logs.configure(settings[LogSettings], service=_SERVICE)
-    log = logs.get(_SERVICE)
-    return run(functools.partial(_Process(settings, log).serve), log=log)
 
 
 class _Process:

@@ -97,6 +97,16 @@ class ProcessorSettings(Group):
         100, ge=1, description="statistics are logged each time as many more are committed"
     )
 
+    def shown(self, field: str) -> str:
+        """Return a field's value as its variable would be set."""
+        if field != "thresholds":
+            return super().shown(field)
+        bounds = [(sensor, of.min, of.max) for sensor, of in self.thresholds.items()]
+        return ",".join(
+            f"{sensor}:{'' if lower is None else f'{lower:g}'}:{'' if upper is None else f'{upper:g}'}"
+            for sensor, lower, upper in bounds
+        )
+
     @field_validator("topologies")
     @classmethod
     def _at_least_one(cls, names: tuple[str, ...]) -> tuple[str, ...]:

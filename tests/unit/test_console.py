@@ -141,7 +141,8 @@ def differing(name: str, existing: Existing, *, asked: int | None = None, replic
 
 
 def test_a_topic_that_is_as_it_should_be_differs_in_nothing() -> None:
-    configs = {"cleanup.policy": "compact", "compression.type": "producer"}
+    (definition,) = (one for one in definitions(partitions=6, retention_hours=1) if one.name == "behavior_stats")
+    configs = definition.configs | {"compression.type": "producer"}
     assert differing("behavior_stats", Existing(6, 1, configs)) == []
 
 
@@ -152,11 +153,12 @@ def test_the_partitions_of_an_input_are_the_truth_unless_others_are_asked_for() 
 
 
 def test_every_difference_is_named() -> None:
-    existing = Existing(3, 1, {"cleanup.policy": "delete"})
-    assert differing("behavior_stats", existing, replication=3) == [
+    existing = Existing(3, 1, {"cleanup.policy": "compact", "retention.ms": "604800000"})
+    assert differing("purchases", existing, replication=3) == [
         "partitions",
         "replication",
         "cleanup.policy",
+        "retention.ms",
         "min.insync.replicas",
     ]
 

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.processor.continuity import MAX_SOURCES
 from services.processor.partition import FORMAT, OFFSET_KEY, OffsetRecord, Partition, Transaction
 from services.processor.records import RecordBatch
 from services.processor.settings import ProcessorSettings
@@ -650,8 +651,20 @@ def test_one_window_a_sensor_and_transaction_is_published_and_only_a_full_one() 
     (record,) = engine.kafka.results["sensor_stats"]
     stats = msgspec.json.decode(record.value or b"", type=SensorStats)
     assert (stats.sensor_id, stats.avg, stats.offset, stats.count) == ("a", 3.0, 2, 2)
+    engine.process(records([reading(1.0, "b")], first=4))
     engine.commit()
-    assert len(engine.kafka.results["sensor_stats"]) == 1, "nothing was read"
+    assert [one["sensor_id"] for one in engine.kafka.values("sensor_stats")] == ["a", "b"]
+
+
+def test_a_transaction_in_which_nothing_was_read_publishes_nothing_again() -> None:
+    engine = Engine(SensorTopology, window_size=1)
+    engine.process(records([reading(1.0)]))
+    engine.commit()
+    results = {topic: len(found) for topic, found in engine.kafka.results.items()}
+    engine.commit()
+    engine = engine.reopen()
+    engine.commit()
+    assert {topic: len(found) for topic, found in engine.kafka.results.items()} == results
 
 
 # What a transaction holds
@@ -691,6 +704,9 @@ def test_a_transaction_tells_records_and_their_age_batch_by_batch() -> None:
     transaction = engine.commit()
     assert (transaction.records, transaction.oldest, transaction.next_offset) == (3, [(5, 2), (9, 1)], 3)
     assert (engine.partition.records, engine.partition.size_bytes) == (0, 0)
+    engine.process([Read(3, None, timestamp=12)])
+    transaction = engine.commit()
+    assert (transaction.records, transaction.oldest, transaction.next_offset) == (1, [(12, 1)], 4)
 
 
 def test_a_batch_without_records_moves_the_offset() -> None:
@@ -722,6 +738,18 @@ def test_a_partition_that_begins_after_0_takes_sources_as_they_come() -> None:
     engine.commit()
     progress = engine.kafka.progress()
     assert (progress.first_offset, progress.gaps, progress.sourced_events) == (100, 1, 2)
+
+
+def test_the_source_heard_longest_ago_is_the_one_forgotten_also_after_a_restart() -> None:
+    engine = Engine(BehaviorTopology)
+    first = [user_event(source=f"s{number}", seq=0) for number in range(MAX_SOURCES)]
+    engine.process(records([*first, user_event(source="s0", seq=1)]))
+    engine.commit()
+    engine = engine.reopen()
+    again = [user_event(source=source, seq=seq) for source, seq in (("new", 0), ("s1", 0), ("s0", 1))]
+    engine.process(records(again, first=2_000))
+    engine.commit()
+    assert engine.kafka.progress().duplicates == 1, "s1 is forgotten, and s0 is still known"
 
 
 def test_what_retention_took_is_skipped_and_makes_no_gap_of_an_unknown_source() -> None:

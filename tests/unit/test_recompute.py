@@ -248,7 +248,7 @@ def test_full_validation_refuses_what_is_not_counted() -> None:
 
 
 def test_a_new_key_beyond_the_bound_is_a_dead_letter_and_a_known_one_is_not() -> None:
-    recomputed = BehaviorRecomputation(origin(), history(state_max_keys=3))
+    recomputed = BehaviorRecomputation(origin(), history(state_max_keys=2))
     recomputed.take(stored([event(1), event(2), event(3), event(2)]))
     assert [one.offset for one in recomputed.admission.dead_letters] == [2]
     assert recomputed.total_events == 3

@@ -7,12 +7,13 @@ from tests.verifier.events import SourceSeq
 
 @dataclass
 class Heard:
-    """The numbers of one source: those counted, those seen at all, and the next one expected."""
+    """The numbers of one source: counted, seen at all, of dead letters; and the next one expected."""
 
     first: int
     expected: int
     counted: set[int] = field(default_factory=set)
     seen: set[int] = field(default_factory=set)
+    buried: set[int] = field(default_factory=set)
 
     def see(self, seq: int) -> None:
         """Take note of a number, whether of an event or of a dead letter."""
@@ -55,7 +56,10 @@ class Continuity:
         if seq in heard.counted or seq < heard.first:
             self.duplicates += 1
             return False
-        if seq < heard.expected and seq not in heard.seen:
+        if seq in heard.buried:
+            heard.buried.discard(seq)
+            self.sourced_dead_letters -= 1
+        elif seq < heard.expected and seq not in heard.seen:
             self.late += 1
         heard.counted.add(seq)
         heard.see(seq)
@@ -68,7 +72,10 @@ class Continuity:
         if source_seq is None:
             return
         heard, seq = self._hear(source_seq)
+        if seq in heard.counted or seq in heard.buried:
+            return  # A copy: its number has its account already.
         heard.see(seq)
+        heard.buried.add(seq)
         self.sourced_dead_letters += 1
 
     @property

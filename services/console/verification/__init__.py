@@ -11,5 +11,4 @@ matching     what had to be published once, against what was
 dead_letters a dead letter against the record it was made of
 partitions   all checks of one input partition
 findings     the differences
-run          the reading: the only module here that knows Kafka
 """

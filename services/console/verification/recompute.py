@@ -82,10 +82,10 @@ class BehaviorRecomputation:
                     self.unsure.add(record.offset)
 
     def _fits(self, event: Any, rules: Rules) -> bool | None:
-        """Say whether there is room: the state has a key for each user and one for the totals."""
+        """Say whether there is room: the state has a key for each user."""
         if event.user_id in self.users:
             return True
-        return None if self._origin.is_partial else len(self.users) + 1 < rules.state_max_keys
+        return None if self._origin.is_partial else len(self.users) < rules.state_max_keys
 
     def _purchase(self, record: InputRecord, event: Any) -> Purchase:
         return Purchase(
