@@ -31,9 +31,11 @@ Configure = Callable[..., io.StringIO]
 
 
 @pytest.fixture
-def configure() -> Iterator[Configure]:
+def configure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Configure]:
     """Return what sets the logs up; everything is as before when the test is over."""
     root = logging.getLogger()
+    # As it is in a new process, whatever other tests have done to it.
+    monkeypatch.setattr(logging.getLogger("aiokafka"), "propagate", True)
     handlers, level = root.handlers[:], root.level
 
     def set_up(**settings: Any) -> io.StringIO:
