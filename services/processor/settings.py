@@ -61,7 +61,7 @@ class ProcessorSettings(Group):
     commit_every_milliseconds: int = Field(100, ge=0, le=600_000, description="0: no bound by time")
     commit_when_caught_up: bool = Field(True, description="commit at once when nothing is left to read")
     commit_pause_milliseconds: int = Field(
-        10, ge=0, le=60_000, description="between two commits of a caught-up partition: the price of one"
+        25, ge=0, le=60_000, description="between two commits of a caught-up partition: the price of one"
     )
     pending_bytes: int = Field(
         16 * 2**20, ge=2**16, le=2**30, description="results held for one transaction of a partition"

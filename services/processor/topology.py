@@ -38,9 +38,9 @@ class Outputs:
     def publish(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers = ()) -> None:
         """Add a record to the transaction."""
         self.by_topic.setdefault(topic, []).append(OutputRecord(key, value, headers))
-        self.size_bytes += (
-            len(key or b"") + len(value or b"") + sum(len(n) + len(v or b"") for n, v in headers)
-        )
+        self.size_bytes += len(key or b"") + len(value or b"")
+        if headers:
+            self.size_bytes += sum(len(name) + len(content or b"") for name, content in headers)
 
 
 @dataclass(frozen=True)
