@@ -1,6 +1,6 @@
 # Works with GNU make 3.81 (macOS). Everything that is longer than a line is in scripts/ or tests/run.py.
 
-.PHONY: help setup demo test lint sandbox lock clean
+.PHONY: help setup demo test lint sandbox bench lock clean
 
 # SECONDS counts only when it was given to make: a shell may have one of its own.
 ifeq ($(origin SECONDS),command line)
@@ -25,6 +25,9 @@ lint: setup ## style, types and import rules only
 
 sandbox: setup ## a Kafka on this machine until Ctrl-C, without Docker
 	@.venv/bin/python -m sandbox
+
+bench: setup ## first figures: generator, drain, latency; a few minutes
+	@.venv/bin/python -m bench
 
 lock: setup ## remake the locks (needs uv); UPGRADE=1 takes newer versions
 	@scripts/lock

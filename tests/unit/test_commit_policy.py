@@ -88,7 +88,7 @@ def test_by_default_a_caught_up_partition_commits_after_the_price_of_a_commit() 
     just_committed = Pending(1, 0, since=100.001, committed_at=100.0, caught_up=True)
     due_in = defaults.due_in(just_committed, now=100.002)
     assert due_in is not None
-    assert 0 < due_in <= 0.008 + 1e-9
+    assert 0 < due_in <= 0.023 + 1e-9
 
 
 def test_a_trickle_commits_at_most_once_in_each_pause() -> None:
