@@ -1,4 +1,4 @@
-"""Exactly once on a real Kafka: what the client gets wrong by itself, trap by trap (ARCHITECTURE.md lists them)."""
+"""Exactly once on a real Kafka: what the client gets wrong by itself, trap by trap (see ARCHITECTURE.md)."""
 
 from __future__ import annotations
 
