@@ -12,7 +12,7 @@ import logging
 import ssl
 import struct
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from aiokafka.errors import KafkaError
 
@@ -32,13 +32,6 @@ _CLOSED_TOO_OFTEN = 3
 _API_VERSIONS = struct.pack(">ihhih", 10, 18, 0, 1, -1)
 _CORRELATION = struct.pack(">i", 1)
 _TLS_ALERT = b"\x15\x03"
-
-
-class Startable(Protocol):
-    """A client of Kafka: a consumer, a producer, an administration client."""
-
-    async def start(self) -> None:
-        """Connect."""
 
 
 ClientT = TypeVar("ClientT", bound=Any)

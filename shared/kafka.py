@@ -16,7 +16,6 @@ from aiokafka.errors import (
     ClusterAuthorizationFailedError,
     GroupAuthorizationFailedError,
     IllegalSaslStateError,
-    KafkaError,
     ProducerFenced,
     SaslAuthenticationFailed,
     TopicAuthorizationFailedError,
@@ -133,8 +132,3 @@ def _ssl_context(settings: KafkaSettings) -> ssl.SSLContext:
             f"the TLS files can't be used (KAFKA_SSL_CAFILE, _CERTFILE, _KEYFILE): {error}"
         ) from error
     return context
-
-
-def is_retriable(error: BaseException) -> bool:
-    """Say whether the client itself calls this error worth another try."""
-    return isinstance(error, KafkaError) and bool(error.retriable)

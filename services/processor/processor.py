@@ -59,7 +59,6 @@ class _Keeper:
 
     gate: Gate
     job: asyncio.Task[None]
-    observer: PartitionObserver
 
 
 class Processor:
@@ -210,7 +209,7 @@ class Processor:
             self._serve(place, gate, observer, list(self._leaving)), name=f"{place.topic}:{partition}"
         )
         job.add_done_callback(lambda _: None if gate.ends() else self._fail(_left_unserved(place)))
-        return _Keeper(gate, job, observer)
+        return _Keeper(gate, job)
 
     async def _serve(
         self, place: Place, gate: Gate, observer: PartitionObserver, before: list[asyncio.Task[None]]
