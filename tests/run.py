@@ -40,7 +40,10 @@ PARALLEL = {"integration": ("-n", "3", "--dist", "worksteal"), "unit": ("-n", "2
 INTERRUPT_SECONDS = 60.0
 DOCKER_SECONDS = 30.0
 POLL_SECONDS = 0.2
-TAIL_BYTES = 4096
+TAIL_BYTES = 256 * 1024
+# What pytest says of each failure in a line of its own, and of an end before the last test.
+REASON = re.compile(r"FAILED |ERROR |INTERNALERROR> |!{3,}")
+REASONS_SHOWN = 20
 
 NO_ENGINE = "no Docker engine answers `docker info`"
 
@@ -53,6 +56,7 @@ class Result:
     passed: bool | None
     seconds: float
     detail: str
+    reasons: Sequence[str] = ()
 
     @property
     def word(self) -> str:
@@ -60,10 +64,10 @@ class Result:
         return {True: "passed", False: "FAILED", None: "not run"}[self.passed]
 
 
-def run(command: Sequence[str], limit_seconds: float) -> tuple[int, str]:
+def run(command: Sequence[str], limit_seconds: float) -> tuple[int, list[str]]:
     """Run a command with its output shown; SIGINT, then SIGKILL, when the time is over.
 
-    Returns its exit code, 1 when it was stopped, and the last line it wrote.
+    Returns its exit code, 1 when it was stopped, and the last lines it wrote.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     environment["PATH"] = f"{BIN}{os.pathsep}{environment.get('PATH', '')}"
@@ -80,11 +84,10 @@ def run(command: Sequence[str], limit_seconds: float) -> tuple[int, str]:
     except KeyboardInterrupt:  # the terminal sent it to the command as well, which cleans up now
         end(process)
         raise
-    lines = [line for line in plain(tail).splitlines() if line.strip(" .=")]
-    last = lines[-1].strip("= ") if lines else ""
+    lines = [line for line in plain(tail).splitlines() if line.strip(" .=")] or [""]
     if not in_time:
-        return 1, f"stopped after {limit_seconds:.0f} s: {last}"
-    return end(process), last
+        return 1, [*lines, f"stopped after {limit_seconds:.0f} s: {lines[-1]}"]
+    return end(process), lines
 
 
 def show(process: "subprocess.Popen[bytes]", limit_seconds: float) -> tuple[bytes, bool]:
@@ -149,8 +152,13 @@ def tier(name: str) -> Result:
         return Result(name, None, time.monotonic() - started, NO_ENGINE)
     colour = "yes" if sys.stdout.isatty() else "no"
     command = [sys.executable, "-m", "pytest", f"tests/{name}", f"--color={colour}", *PARALLEL.get(name, ())]
-    code, last = run(command, TIER_SECONDS[name])
-    return Result(name, code == 0, time.monotonic() - started, last)
+    code, lines = run(command, TIER_SECONDS[name])
+    seconds = time.monotonic() - started
+    last = lines[-1].strip("= ")
+    if code == 0:
+        return Result(name, True, seconds, last)
+    reasons = [line for line in lines if REASON.match(line)]
+    return Result(name, False, seconds, f"{last} (exit code {code})", reasons[-REASONS_SHOWN:])
 
 
 def docker_answers() -> bool:
@@ -171,6 +179,7 @@ def say(line: str) -> None:
 def table(results: Sequence[Result], seconds: float) -> str:
     """The closing lines; the last one sums them up."""
     lines = [f"  {x.name:<12} {x.word:<8} {x.seconds:>6.1f} s  {x.detail}" for x in results]
+    lines += [f"  {x.name}: {reason}" for x in results for reason in x.reasons]
     failed = [x.name for x in results if x.passed is False]
     passed = [x.name for x in results if x.passed]
     parts = [f"FAILED: {', '.join(failed)}"] if failed else []

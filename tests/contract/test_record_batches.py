@@ -40,7 +40,8 @@ pytestmark = pytest.mark.timeout(60)
 
 @pytest.fixture
 def place(kafka: Kafka, prefix: str) -> TopicPartition:
-    create(kafka.admin, [NewTopic(f"{prefix}input", 1, 1)])
+    # The records' timestamps are years old: the broker would remove them whenever it next looks.
+    create(kafka.admin, [NewTopic(f"{prefix}input", 1, 1, config={"retention.ms": "-1"})])
     return TopicPartition(f"{prefix}input", 0)
 
 
