@@ -1,6 +1,6 @@
 # Works with GNU make 3.81 (macOS). Everything that is longer than a line is in scripts/ or tests/run.py.
 
-.PHONY: help setup demo test lint sandbox bench lock clean
+.PHONY: help setup demo test lint sandbox bench soak lock clean
 
 # SECONDS counts only when it was given to make: a shell may have one of its own.
 ifeq ($(origin SECONDS),command line)
@@ -28,6 +28,9 @@ sandbox: setup ## a Kafka on this machine until Ctrl-C, without Docker
 
 bench: setup ## first figures: generator, drain, latency; a few minutes
 	@.venv/bin/python -m bench
+
+soak: setup ## break everything at random and compare every result; MINUTES=60 SEED=7
+	@.venv/bin/python -m tests.faults.soak --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED))
 
 lock: setup ## remake the locks (needs uv); UPGRADE=1 takes newer versions
 	@scripts/lock
