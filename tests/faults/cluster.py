@@ -13,20 +13,26 @@ from sandbox import Broker, Sandbox
 from sandbox.ports import HOST
 from shared import topics
 from tests.conftest import create
+from tests.faults.proxy import Network
 from tests.verifier.broker import QUIET
 from tests.verifier.polling import poll
 
 NODES = 3
 REQUEST_SECONDS = 10
+PROXIED = "PROXIED"  # the listener whose clients are told the proxies' ports
 _DESCRIBE_QUORUM = 55
 _METADATA_TOPIC = b"__cluster_metadata"
 
 
 class Cluster:
-    """A three-node sandbox: replication 3, min ISR 2, internal topics too."""
+    """A three-node sandbox: replication 3, min ISR 2, internal topics too.
 
-    def __init__(self, sandbox: Sandbox) -> None:
+    Clients of `servers` reach the brokers directly, those of `network.servers` through proxies.
+    """
+
+    def __init__(self, sandbox: Sandbox, network: Network) -> None:
         self.sandbox = sandbox
+        self.network = network
         self.servers = sandbox.bootstrap_servers
         self.admin = AdminClient({"bootstrap.servers": self.servers, **QUIET})
 
@@ -34,13 +40,17 @@ class Cluster:
         """Return a node by its id, from 1."""
         return self.sandbox.nodes[node_id - 1]
 
-    def create_topics(self, prefix: str, partitions: int) -> None:
-        """Create every topic of the pair: replication 3, and no write is acknowledged by one broker alone."""
+    def create_topics(self, prefix: str, partitions: int, *, only: str | None = None) -> None:
+        """Create the pair's topics: replication 3, and no write is acknowledged by one broker alone."""
         safe = {"min.insync.replicas": "2"}
         wanted = topics.definitions(partitions=partitions, retention_hours=168)
         create(
             self.admin,
-            [NewTopic(prefix + one.name, one.partitions, NODES, config=one.configs | safe) for one in wanted],
+            [
+                NewTopic(prefix + one.name, one.partitions, NODES, config=one.configs | safe)
+                for one in wanted
+                if only in {None, prefix + one.name}
+            ],
         )
 
     def leader(self, topic: str, partition: int) -> Broker:
@@ -65,6 +75,7 @@ class Cluster:
 
     def mend(self) -> None:
         """Bring back whatever a scenario left down or frozen, and wait until the cluster is whole."""
+        self.network.heal()
         for node in self.sandbox.nodes:
             if node.running:
                 node.resume()
@@ -106,8 +117,17 @@ class Cluster:
 @contextmanager
 def cluster(properties: dict[str, str] | None = None) -> Iterator[Cluster]:
     """Run a cluster for the length of a block."""
-    with Sandbox(nodes=NODES, properties=properties) as sandbox:
-        yield Cluster(sandbox)
+    with (
+        Network(NODES) as network,
+        Sandbox(
+            nodes=NODES,
+            properties=properties,
+            more_listeners={PROXIED: "PLAINTEXT"},
+            advertised={PROXIED: network.ports},
+        ) as sandbox,
+    ):
+        network.lead_to([int(one.rpartition(":")[2]) for one in sandbox.servers_of(PROXIED).split(",")])
+        yield Cluster(sandbox, network)
 
 
 def java_hash(text: str) -> int:

@@ -132,10 +132,12 @@ def markdown(rows: dict[str, Row], seed: int, began: datetime) -> str:
 
 
 def drawn(chance: random.Random, scenarios: Sequence[Scenario]) -> Iterator[tuple[Scenario, int]]:
-    """Yield scenarios and seeds without end: each scenario once before any comes again."""
-    while True:
-        for one in chance.sample(scenarios, len(scenarios)):
+    """Yield scenarios and seeds without end: each once before any comes again, and the slow ones once."""
+    deck = list(scenarios)
+    while deck:
+        for one in chance.sample(deck, len(deck)):
             yield one, chance.getrandbits(31)
+        deck = [one for one in deck if not one.slow]
 
 
 class Soak:

@@ -18,6 +18,7 @@ from tests.verifier.polling import poll
 PROCESSOR = "services.processor"
 PLANTED = "tests.faults.planted"
 GENERATOR = "services.generator"
+PLANTED_GENERATOR = "tests.faults.planted_generator"
 STOP_SECONDS = 30
 
 
@@ -97,7 +98,7 @@ class Stage:
             after: how many times the cut is passed unharmed.
             settings: environment variables; they win over those made here.
         """
-        planted = bool(cut or self.mutant)
+        planted = bool(cut or self.mutant or "JUMPY_CLOCK" in settings)
         made: dict[str, object] = {"FAULT": cut, "FAULT_AFTER": after, "MUTANT": self.mutant}
         variables = environment(
             KAFKA_BOOTSTRAP_SERVERS=settings.pop("KAFKA_BOOTSTRAP_SERVERS", self.cluster.servers),
@@ -118,7 +119,8 @@ class Stage:
             LOG_FORMAT="json",
             **settings,
         )
-        return self._start(GENERATOR, "generator", variables, lives=True)
+        weakened = self.mutant == "claims_unacknowledged"
+        return self._start(PLANTED_GENERATOR if weakened else GENERATOR, "generator", variables, lives=True)
 
     def ready(self, *services: Service, timeout_seconds: float = 60) -> None:
         """Wait until processes are assigned and restored."""
