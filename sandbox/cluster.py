@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
@@ -38,8 +38,10 @@ class Sandbox:
     found without. `data`: a folder that is kept, and used again if it holds a cluster; without, a
     temporary one that goes at close(). `properties`: settings of Kafka that win over the sandbox's.
     `security_protocol`: of the listener for clients; unless it is PLAINTEXT there is a second
-    listener, `internal_servers`, that asks for nothing. `full_jit`: for benchmarks. `say`: gets
-    lines of progress (fetching, the first time).
+    listener, `internal_servers`, that asks for nothing. `more_listeners`: security protocols by the
+    name of a further listener for clients; `servers_of` has its addresses. `advertised`: the ports
+    that clients of a listener are told in place of those the nodes listen on, node by node: those of
+    proxies. `full_jit`: for benchmarks. `say`: gets lines of progress (fetching, the first time).
     """
 
     def __init__(
@@ -50,6 +52,8 @@ class Sandbox:
         data: Path | None = None,
         properties: Mapping[str, str] | None = None,
         security_protocol: str = "PLAINTEXT",
+        more_listeners: Mapping[str, str] | None = None,
+        advertised: Mapping[str, Sequence[int]] | None = None,
         full_jit: bool = False,
         heap_mebibytes: int = HEAP_MEBIBYTES,
         say: Callable[[str], None] = say_on_stderr,
@@ -63,6 +67,8 @@ class Sandbox:
         self._kept = data.absolute() if data is not None else None
         self._properties = dict(properties or {})
         self._security_protocol = security_protocol
+        self._more_listeners = dict(more_listeners or {})
+        self._advertised = dict(advertised or {})
         self._full_jit = full_jit
         self._heap_mebibytes = heap_mebibytes
         self._say = say
@@ -79,6 +85,11 @@ class Sandbox:
         """An address list without security, for administrators. Raises SandboxError before start()."""
         ports = [node.ports for node in self._started_nodes()]
         return bootstrap_servers([at.internal or at.client for at in ports if at is not None])
+
+    def servers_of(self, listener: str) -> str:
+        """The address list of one of `more_listeners`. Raises SandboxError before start()."""
+        ports = [node.ports for node in self._started_nodes()]
+        return bootstrap_servers([at.more[listener] for at in ports if at is not None])
 
     @property
     def pids(self) -> list[int]:
@@ -137,6 +148,8 @@ class Sandbox:
                         cluster,
                         node.data,
                         security_protocol=self._security_protocol,
+                        more_listeners=self._more_listeners,
+                        advertised={name: at[node.node_id - 1] for name, at in self._advertised.items()},
                         overrides=self._properties,
                     ),
                 )
@@ -183,10 +196,15 @@ class Sandbox:
         for port in client:
             if not is_free(port):
                 raise SandboxError(f"port {port} on {HOST} is taken")
-        rest = free_ports(2 * count, frozenset(client))
+        rest = iter(free_ports((2 + len(self._more_listeners)) * count, frozenset(client)))
         secured = self._security_protocol != "PLAINTEXT"
         return {
-            node_id: NodePorts(client[i], rest[2 * i], rest[2 * i + 1] if secured else None)
+            node_id: NodePorts(
+                client[i],
+                controller=next(rest),
+                internal=next(rest) if secured else None,
+                more={name: next(rest) for name in self._more_listeners},
+            )
             for i, node_id in enumerate(self._node_ids)
         }
 

@@ -1,7 +1,7 @@
 """A node's server.properties: pure text, no processes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sandbox.ports import HOST
@@ -12,12 +12,13 @@ class NodePorts:
     """Where one node listens on 127.0.0.1.
 
     `internal` is a second, always plaintext way in, for the brokers and for administrators; there
-    is one only where clients have to authenticate or encrypt.
+    is one only where clients have to authenticate or encrypt. `more` are further listeners by name.
     """
 
     client: int
     controller: int
     internal: int | None = None
+    more: Mapping[str, int] = field(default_factory=dict)
 
 
 def node_properties(
@@ -26,14 +27,19 @@ def node_properties(
     data: Path,
     *,
     security_protocol: str = "PLAINTEXT",
+    more_listeners: Mapping[str, str] | None = None,
+    advertised: Mapping[str, int] | None = None,
     overrides: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """The settings of one node (broker and controller in one) of a development cluster.
 
-    `cluster` holds every node's ports by node id; `overrides` come last and win.
+    `cluster` holds every node's ports by node id, `more_listeners` the security protocol of each of a
+    node's `more` ports by name, `advertised` the ports that clients of a listener are told in place of
+    the node's own; `overrides` come last and win.
     """
     ports = cluster[node_id]
-    listeners = {"CLIENT": ports.client, "CONTROLLER": ports.controller}
+    listeners = {"CLIENT": ports.client, "CONTROLLER": ports.controller, **ports.more}
+    protocols = {"CLIENT": security_protocol, **(more_listeners or {})}
     if ports.internal is not None:
         listeners["INTERNAL"] = ports.internal
     replicas = min(3, len(cluster))
@@ -46,10 +52,14 @@ def node_properties(
         ),
         "listeners": _listeners(listeners),
         "advertised.listeners": _listeners(
-            {name: port for name, port in listeners.items() if name != "CONTROLLER"}
+            {
+                name: (advertised or {}).get(name, port)
+                for name, port in listeners.items()
+                if name != "CONTROLLER"
+            }
         ),
         "listener.security.protocol.map": ",".join(
-            f"{name}:{security_protocol if name == 'CLIENT' else 'PLAINTEXT'}" for name in listeners
+            f"{name}:{protocols.get(name, 'PLAINTEXT')}" for name in listeners
         ),
         "controller.listener.names": "CONTROLLER",
         "inter.broker.listener.name": "CLIENT" if ports.internal is None else "INTERNAL",

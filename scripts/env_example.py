@@ -32,9 +32,11 @@ GROUPS: dict[type[Group], str] = {
     HttpSettings: "where a service shows its health, metrics and statistics",
     LogSettings: "what is logged, and how it looks",
 }
-# Of docker-compose.yml alone; no service reads them.
+# Of the compose files alone; no service reads them.
 COMPOSE: dict[str, tuple[str, str]] = {
     "TANDEM_KAFKA_PORT": ("9092", "port of this machine (127.0.0.1) where Kafka is reached from outside"),
+    "TANDEM_KAFKA_PORT_2": ("9093", "the same, of the second broker of docker-compose.cluster.yml"),
+    "TANDEM_KAFKA_PORT_3": ("9094", "the same, of its third broker"),
     "TANDEM_GENERATOR_PORT": ("8081", "port of this machine (127.0.0.1) of the generator's HTTP endpoints"),
     "TANDEM_BOOTSTRAP_SERVERS": (
         "kafka:9092",

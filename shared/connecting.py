@@ -11,18 +11,20 @@ import contextlib
 import logging
 import ssl
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from aiokafka.errors import KafkaError
 
+from shared import tls
 from shared.errors import AccessRefusedError, StopServiceError
-from shared.kafka import refusal
+from shared.kafka import Permission, refusal
 from shared.logs import Logger
 from shared.settings import KafkaSettings
 
 _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 5.0
+_SHORTEST_TRY_SECONDS = 1.0
 _STOP_SECONDS = 3.0
 _CUT_OFF_SECONDS = 0.5
 _PROBE_SECONDS = 2.0
@@ -101,6 +103,16 @@ class Patience:
         self._pause = min(self._pause * 2, _LONGEST_PAUSE_SECONDS)
         return pause
 
+    def a_try(self, seconds: float) -> float:
+        """Return how long the next try may take: `seconds`, or what is left once it has begun to fail.
+
+        At least one second, so that a Kafka that is back can show it.
+        """
+        if self._since is None:
+            return seconds
+        left = self._seconds - (self._clock() - self._since)
+        return min(seconds, max(left, _SHORTEST_TRY_SECONDS))
+
 
 async def connect(
     make: Callable[[], ClientT],
@@ -110,10 +122,14 @@ async def connect(
     stopping: asyncio.Event,
     log: Logger,
     doing: str,
+    needs: Sequence[Permission] = (),
+    deadline_seconds: float | None = None,
 ) -> ClientT | None:
     """Return a started client, or None if `stopping` was set first.
 
-    A fresh object is made for each try: a client that failed to start is of no further use.
+    A fresh object is made for each try: a client that failed to start is of no further use. A try may
+    take `deadline_seconds`; without it, as long as any operation. `stopping` cuts a try short. `needs`: the
+    permissions that it takes, for the message.
 
     Raises:
         AccessRefusedError: Kafka answered and refused; at once.
@@ -125,10 +141,11 @@ async def connect(
         client = make()
         with _listening_to_the_client() as reasons:
             try:
-                await asyncio.wait_for(client.start(), settings.operation_deadline_seconds)
+                seconds = deadline_seconds or settings.operation_deadline_seconds
+                has_started = await _start(client, patience.a_try(seconds), stopping)
             except (KafkaError, OSError, TimeoutError) as error:
                 await stop_client(client, log=log)
-                refused = await _refusal(settings, [error, *reasons.errors], doing=doing)
+                refused = await _refusal(settings, [error, *reasons.errors], doing=doing, needs=needs)
                 if refused is not None:
                     raise refused from error
                 closed_in_a_row = closed_in_a_row + 1 if _was_closed(reasons.errors) else 0
@@ -146,11 +163,42 @@ async def connect(
                 await stop_client(client, log=log)
                 raise
             else:
+                if not has_started:
+                    await stop_client(client, log=log)
+                    return None
                 patience.worked()
                 return client
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stopping.wait(), pause)
     return None
+
+
+async def _start(client: Any, seconds: float, stopping: asyncio.Event) -> bool:
+    """Start a client; False if `stopping` came first.
+
+    Raises:
+        TimeoutError: it takes longer than `seconds`.
+        Exception: as the client raises it.
+    """
+    starting = asyncio.ensure_future(client.start())
+    asked = asyncio.ensure_future(stopping.wait())
+    try:
+        done, _ = await asyncio.wait({starting, asked}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if starting in done:
+            if starting.cancelled():
+                raise TimeoutError("cancelled inside the client")
+            starting.result()
+            return True
+        if asked in done:
+            return False
+        raise TimeoutError(f"no answer for {seconds:g} s")
+    finally:
+        for one in (starting, asked):
+            one.cancel()
+        # Bounded like all else of the client's: its own clean-up may wait for a broker.
+        await asyncio.wait({starting, asked}, timeout=_CUT_OFF_SECONDS)
+        if starting.done() and not starting.cancelled():
+            starting.exception()  # Seen: what came after the end of the wait changes nothing.
 
 
 async def stop_client(client: Any, *, log: Logger, seconds: float = _STOP_SECONDS) -> None:
@@ -192,20 +240,21 @@ def _was_closed(errors: list[BaseException]) -> bool:
 
 
 async def _refusal(
-    settings: KafkaSettings, errors: list[BaseException], *, doing: str
+    settings: KafkaSettings, errors: list[BaseException], *, doing: str, needs: Sequence[Permission]
 ) -> StopServiceError | None:
     servers = ",".join(settings.bootstrap_servers)
     for error in errors:
-        refused = refusal(error, doing=f"{doing} at {servers}")
-        if isinstance(refused, StopServiceError):
+        refused = refusal(error, doing=f"{doing} at {servers}", needs=needs)
+        if refused is not None:
             return refused
         if isinstance(error, ssl.SSLCertVerificationError):
-            return AccessRefusedError(
-                f"{servers}: the broker's certificate is not trusted ({error.verify_message}); "
-                "see KAFKA_SSL_CAFILE and KAFKA_SSL_CHECK_HOSTNAME"
-            )
-        if isinstance(error, ssl.SSLError) and "alert" in str(error).lower():
-            return AccessRefusedError(f"{servers}: the broker refused our certificate: {error}")
+            return tls.untrusted(error, servers=servers)
+        if isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or ""):
+            return tls.unaccepted(error, settings)
+    if errors and settings.security_protocol.endswith("SSL"):
+        refused = await tls.certificate_refusal(settings)
+        if refused is not None:
+            return refused
     if errors:
         return await _wrong_protocol(settings)
     return None

@@ -5,8 +5,8 @@ What is set here and why is in docs/decisions; each of the client's traps is nam
 
 from __future__ import annotations
 
-import ssl
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
@@ -16,6 +16,7 @@ from aiokafka.errors import (
     ClusterAuthorizationFailedError,
     GroupAuthorizationFailedError,
     IllegalSaslStateError,
+    InconsistentGroupProtocolError,
     ProducerFenced,
     SaslAuthenticationFailed,
     TopicAuthorizationFailedError,
@@ -23,46 +24,105 @@ from aiokafka.errors import (
     UnsupportedSaslMechanismError,
 )
 
-from shared.errors import AccessRefusedError, TandemError
+from shared import tls
+from shared.errors import AccessRefusedError, StopServiceError
 from shared.settings import KafkaSettings
 
-__all__ = ["FENCED", "REFUSALS", "KafkaClients", "refusal"]
+__all__ = ["FENCED", "REFUSALS", "KafkaClients", "Permission", "principal", "refusal"]
 
 # Raised when a later producer took the transactional id. The client shows the same fact in several
 # ways after the first one (AssertionError, IllegalOperation): callers treat any failure as doubt.
 FENCED: tuple[type[Exception], ...] = (ProducerFenced,)
 
-_WRONG_LOGIN = (
-    SaslAuthenticationFailed,
-    AuthenticationFailedError,
-    UnsupportedSaslMechanismError,
-    AuthenticationMethodNotSupported,
-    IllegalSaslStateError,
-)
-_NO_PERMISSION = (
-    TopicAuthorizationFailedError,
-    GroupAuthorizationFailedError,
-    ClusterAuthorizationFailedError,
-    TransactionalIdAuthorizationFailed,
-)
-REFUSALS: tuple[type[Exception], ...] = (*_WRONG_LOGIN, *_NO_PERMISSION)
+_WRONG_LOGIN: dict[type[BaseException], str] = {
+    SaslAuthenticationFailed: "see KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD",
+    AuthenticationFailedError: "see KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD",
+    UnsupportedSaslMechanismError: "it does not know the mechanism, see KAFKA_SASL_MECHANISM",
+    AuthenticationMethodNotSupported: "it does not know the mechanism, see KAFKA_SASL_MECHANISM",
+    IllegalSaslStateError: "this listener asks for none, see KAFKA_SECURITY_PROTOCOL",
+}
+_RESOURCES: dict[type[Exception], str] = {
+    TopicAuthorizationFailedError: "topic",
+    GroupAuthorizationFailedError: "group",
+    ClusterAuthorizationFailedError: "cluster",
+    TransactionalIdAuthorizationFailed: "transactional id",
+}
+_NO_PERMISSION = tuple(_RESOURCES)
+REFUSALS: tuple[type[BaseException], ...] = (*_WRONG_LOGIN, *_NO_PERMISSION)
 
 
-def refusal(error: BaseException | None, *, doing: str) -> TandemError | None:
+class Permission(NamedTuple):
+    """What Kafka has to allow, as `kafka-acls.sh` spells it: `Permission("Write", "topic", "alerts")`."""
+
+    operation: str
+    resource: str
+    name: str
+
+
+def refusal(
+    error: BaseException | None, *, doing: str, needs: Sequence[Permission] = ()
+) -> StopServiceError | None:
     """Return the error that ends the service if `error` is a refusal, else None.
 
     Args:
         error: as the client raised it; its causes are looked at too.
         doing: what was being done and to what, for the message ("read topic purchases").
+        needs: the permissions that it takes. Kafka does not say which one is missing: of those on the
+            kind of resource that it names, the ones on the names that come with the error are; the first,
+            where none comes with it.
     """
     while error is not None:
         if isinstance(error, _NO_PERMISSION):
-            what = ", ".join(str(arg) for arg in error.args) or "no further detail"
-            return AccessRefusedError(f"Kafka refuses to let us {doing}: {type(error).__name__} ({what})")
-        if isinstance(error, _WRONG_LOGIN):
-            return AccessRefusedError(f"Kafka refuses our login while we {doing}: {error}")
+            missing = _missing(error, needs)
+            return AccessRefusedError(
+                f"Kafka refuses to let us {doing}: {missing} is missing ({type(error).__name__}); "
+                "the operations guide has what is needed under Permissions"
+            )
+        if isinstance(error, tuple(_WRONG_LOGIN)):
+            said = [arg for arg in error.args if isinstance(arg, str)]
+            why = "; ".join([_WRONG_LOGIN[type(error)], *said])
+            return AccessRefusedError(f"Kafka refuses our login while we {doing}: {why}")
+        if isinstance(error, InconsistentGroupProtocolError):
+            return StopServiceError(
+                f"Kafka refuses to let us {doing}: its members share partitions out in another way, as "
+                "another version of the processor does; stop all of them before starting this one"
+            )
         error = error.__cause__ or error.__context__
     return None
+
+
+def _missing(error: Exception, needs: Sequence[Permission]) -> str:
+    resource = _RESOURCES[type(error)]
+    names = {str(name) for arg in error.args for name in _each(arg)}
+    fitting = [one for one in needs if one.resource == resource]
+    if resource == "cluster" and not fitting:
+        # What a producer is told that may write to nothing at all (KIP-679).
+        fitting = list(needs)
+    elif names:
+        fitting = [one for one in fitting if one.name in names]
+    else:
+        fitting = fitting[:1]
+    if not fitting:
+        return " ".join(["a permission on", resource, *sorted(names)])
+    by_name: dict[tuple[str, str], list[str]] = {}
+    for operation, kind, name in fitting:
+        by_name.setdefault((kind, name), []).append(operation)
+    return ", ".join(
+        f"{' and '.join(operations)} on {kind} {name}" for (kind, name), operations in by_name.items()
+    )
+
+
+def _each(arg: object) -> Iterable[object]:
+    return arg if isinstance(arg, set | frozenset | list | tuple) else (arg,)
+
+
+def principal(settings: KafkaSettings) -> str:
+    """Return who we are to Kafka's permissions, as far as it can be known here."""
+    if settings.security_protocol.startswith("SASL"):
+        return f"User:{settings.sasl_username}"
+    if settings.security_protocol == "SSL" and settings.ssl_certfile is not None:
+        return f"the subject of the certificate {settings.ssl_certfile}"
+    return "User:ANONYMOUS"
 
 
 class KafkaClients:
@@ -106,29 +166,5 @@ def _common(settings: KafkaSettings) -> dict[str, Any]:
             "sasl_plain_password": settings.sasl_password.get_secret_value(),
         }
     if settings.security_protocol.endswith("SSL"):
-        options["ssl_context"] = _ssl_context(settings)
+        options["ssl_context"] = tls.context(settings)
     return options
-
-
-def _ssl_context(settings: KafkaSettings) -> ssl.SSLContext:
-    """Return the context for TLS.
-
-    Raises:
-        AccessRefusedError: the certificate or key can't be used.
-    """
-    try:
-        context = ssl.create_default_context(cafile=settings.ssl_cafile)
-        context.check_hostname = settings.ssl_check_hostname
-        if settings.ssl_certfile is not None:
-            password = settings.ssl_key_password
-            context.load_cert_chain(
-                settings.ssl_certfile,
-                settings.ssl_keyfile,
-                # A string, even an empty one: with None OpenSSL would ask on the terminal.
-                password.get_secret_value() if password is not None else "",
-            )
-    except (ssl.SSLError, OSError) as error:
-        raise AccessRefusedError(
-            f"the TLS files can't be used (KAFKA_SSL_CAFILE, _CERTFILE, _KEYFILE): {error}"
-        ) from error
-    return context

@@ -57,6 +57,24 @@ class FoldRepeats(logging.Filter):
         return True
 
 
+class KeepBelowErrors(logging.Filter):
+    """Let a library's records through as warnings at most.
+
+    The client library calls an error what we bear, or what we end for with a line of our own. Whether
+    something is an error is the service's to say.
+    """
+
+    def __init__(self, library: str) -> None:
+        super().__init__()
+        self._library = logging.Filter(library)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Lower the record's level where it is the library's, and let it pass."""
+        if record.levelno > logging.WARNING and self._library.filter(record):
+            record.levelno, record.levelname = logging.WARNING, logging.getLevelName(logging.WARNING)
+        return True
+
+
 def _encode_line(event: EventDict, **_: object) -> str:
     return msgspec.json.encode(event, enc_hook=str).decode()
 
@@ -105,6 +123,7 @@ def configure(settings: LogSettings, *, service: str, stream: TextIO | None = No
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
+    handler.addFilter(KeepBelowErrors("aiokafka"))
     handler.addFilter(FoldRepeats(clock=time.monotonic))
     root = logging.getLogger()
     for old in root.handlers[:]:

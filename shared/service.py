@@ -18,10 +18,11 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import uvloop
 
-from shared import logs
-from shared.errors import BadConfigurationError, TandemError
+from shared import abandoned, logs
+from shared.errors import AccessRefusedError, BadConfigurationError, TandemError
+from shared.kafka import principal
 from shared.logs import Logger
-from shared.settings import Group, LogSettings, Settings, load
+from shared.settings import Group, KafkaSettings, LogSettings, Settings, load
 
 STOPPED_AS_ASKED = 0
 FAILED = 1
@@ -58,20 +59,27 @@ def start(
     if arguments:
         log.error("stopped", reason=f"unknown arguments {arguments}", exit_code=BAD_CONFIGURATION)
         return BAD_CONFIGURATION
-    return run(make_main(settings), log=log)
+    try:
+        main = make_main(settings)
+    except BadConfigurationError as error:  # a file that a setting names is of no use
+        log.error("stopped", reason=str(error), exit_code=BAD_CONFIGURATION)  # noqa: TRY400 — the text says it
+        return BAD_CONFIGURATION
+    return run(main, log=log, known_as=principal(settings[KafkaSettings]))
 
 
-def run(main: Main, *, log: Logger) -> int:
+def run(main: Main, *, log: Logger, known_as: str = "") -> int:
     """Run a service to its end and return its exit code.
+
+    `known_as`: who it is to Kafka, for the last line of one that was refused.
 
     The first SIGTERM or SIGINT sets the event that `main` is given; a second one ends the process at
     once: what was not committed is done again by whoever gets the partitions next.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(main, log))
+        return runner.run(_serve(main, log, known_as))
 
 
-async def _serve(main: Main, log: Logger) -> int:
+async def _serve(main: Main, log: Logger, known_as: str) -> int:
     stopping = asyncio.Event()
 
     def on_signal(name: str) -> None:
@@ -82,6 +90,7 @@ async def _serve(main: Main, log: Logger) -> int:
         stopping.set()
 
     loop = asyncio.get_running_loop()
+    abandoned.keep_quiet(loop, log)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number.name)
     try:
@@ -89,6 +98,9 @@ async def _serve(main: Main, log: Logger) -> int:
     except BadConfigurationError as error:
         log.error("stopped", reason=str(error), exit_code=BAD_CONFIGURATION)  # noqa: TRY400 — the text says it
         return BAD_CONFIGURATION
+    except AccessRefusedError as error:
+        log.error("stopped", reason=str(error), principal=known_as, exit_code=FAILED)  # noqa: TRY400
+        return FAILED
     except TandemError as error:
         log.error("stopped", reason=str(error), exit_code=FAILED)  # noqa: TRY400
         return FAILED

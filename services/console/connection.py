@@ -17,7 +17,8 @@ from services.console.merge import Ends
 from services.console.settings import ConsoleSettings
 from shared.connecting import Patience, connect, stop_client
 from shared.errors import KafkaUnavailableError, TandemError
-from shared.kafka import KafkaClients, refusal
+from shared.header_names import read_any_header_name
+from shared.kafka import KafkaClients, Permission, refusal
 from shared.logs import Logger
 from shared.settings import KafkaSettings
 
@@ -157,7 +158,7 @@ class Connection:
             raise KafkaUnavailableError(f"Kafka does not let us {doing}: {problem}") from error
 
     async def _consumer(self, isolation: Isolation) -> AIOKafkaConsumer:
-        return await self._started(
+        consumer = await self._started(
             lambda: self._clients.consumer(
                 group_id=None,
                 isolation_level=isolation,
@@ -165,6 +166,9 @@ class Connection:
                 max_partition_fetch_bytes=_FETCH_BYTES,
             )
         )
+        # With a client that was not checked for it, a name that is not UTF-8 ends the command.
+        read_any_header_name(consumer)
+        return consumer
 
     async def _started(self, make: Callable[[], ClientT]) -> ClientT:
         seconds, setting = self._patience
@@ -232,7 +236,8 @@ class Log:
         except OffsetOutOfRangeError as error:
             raise TandemError(f"retention removed what was being read ({error}); start again") from error
         except KafkaError as error:
-            refused = refusal(error, doing=f"read {topic}")
+            needs = [Permission("Read", "topic", place.topic) for place in self._places]
+            refused = refusal(error, doing=f"read {topic}", needs=needs)
             raise refused or KafkaUnavailableError(f"reading {topic}: {error!r}") from error
         return dict(fetched)
 

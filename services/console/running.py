@@ -15,7 +15,8 @@ import click
 from services.console.output import Output
 from services.console.settings import GROUPS, ConsoleSettings
 from shared import logs
-from shared.errors import BadConfigurationError, TandemError
+from shared.errors import AccessRefusedError, BadConfigurationError, TandemError
+from shared.kafka import principal
 from shared.logs import Logger
 from shared.service import BAD_CONFIGURATION, FAILED, STOPPED_AS_ASKED
 from shared.settings import Group, KafkaSettings, LogSettings, Settings, load
@@ -62,7 +63,7 @@ def execute(
             settings, out, _logger(settings[LogSettings] if LogSettings in groups else LogSettings())
         )
         with asyncio.Runner() as runner:
-            code = runner.run(_interruptible(work(tools)))
+            code = runner.run(_interruptible(_saying_who_we_are(work, tools)))
     except BadConfigurationError as error:
         out.error(str(error))
         code = BAD_CONFIGURATION
@@ -74,6 +75,13 @@ def execute(
         if code:
             out.error("interrupted")
     sys.exit(code)
+
+
+async def _saying_who_we_are(work: Callable[[Tools], Awaitable[int]], tools: Tools) -> int:
+    try:
+        return await work(tools)
+    except AccessRefusedError as error:
+        raise AccessRefusedError(f"{error} (to Kafka we are {principal(tools.kafka)})") from error
 
 
 async def _interruptible(work: Awaitable[int]) -> int:

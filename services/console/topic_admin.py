@@ -16,7 +16,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 from services.console.connection import Connection, TopicFacts
 from services.console.topic_plan import Discrepancy, Existing, configs_of, discrepancies, replication_for
 from shared.errors import KafkaUnavailableError, TandemError
-from shared.kafka import refusal
+from shared.kafka import Permission, refusal
 from shared.topics import INPUTS, TopicDefinition, definitions
 
 _POLL_SECONDS = 0.1
@@ -136,8 +136,8 @@ class TopicAdmin:
             # Somebody was quicker, or our own first try came through and its answer did not.
             if not code or error_type is TopicAlreadyExistsError:
                 continue
-            error = error_type(*message)
-            raise refusal(error, doing=f"create topic {name}") or TandemError(
+            needs = [Permission("Create", "topic", name)]
+            raise refusal(error_type(name), doing=f"create topic {name}", needs=needs) or TandemError(
                 f"topic {name} could not be created: {error_type.__name__}: {', '.join(map(str, message))}"
             )
 
@@ -176,9 +176,11 @@ class TopicAdmin:
         for answer in answers:
             for code, message, _type, name, entries in answer.resources:
                 if code:
-                    error = for_code(code)(message)
-                    raise refusal(error, doing=f"look up the settings of {name}") or TandemError(
-                        f"the settings of topic {name} can't be looked up: {error!r}"
+                    error_type = for_code(code)
+                    doing = f"look up the settings of topic {name}"
+                    needs = [Permission("DescribeConfigs", "topic", name)]
+                    raise refusal(error_type(name), doing=doing, needs=needs) or TandemError(
+                        f"the settings of topic {name} can't be looked up: {error_type.__name__}: {message}"
                     )
                 configs[name] = {entry[0]: entry[1] for entry in entries}
         return configs

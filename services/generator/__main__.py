@@ -15,6 +15,7 @@ from services.generator.client import Producer
 from services.generator.generator import Generator
 from services.generator.ledger import Account, Ledger
 from services.generator.ledger_writer import LedgerWriter
+from services.generator.meters import show_deliveries
 from services.generator.pacing import AsFastAsPossible, FixedRate, Pacer, ReferenceGaps, Rounds
 from services.generator.partitioners import SHIPPED, PartitionTable
 from services.generator.producer import open_producer, partitions_of
@@ -25,11 +26,13 @@ from services.generator.workloads import Workload
 from services.generator.workloads.behavior import BehaviorWorkload
 from services.generator.workloads.sensors import SensorsWorkload
 from shared import logs, service, topics
+from shared.answering import Answering, ask
 from shared.connecting import Patience, stop_client
 from shared.health import Health
 from shared.http_server import HttpServer
 from shared.kafka import KafkaClients
-from shared.metrics import GeneratorMetrics, new_registry
+from shared.metrics import GeneratorMetrics, RuntimeMetrics, new_registry
+from shared.runtime import Runtime
 from shared.settings import HttpSettings, KafkaSettings, LogSettings, Settings
 
 _SERVICE = "generator"
@@ -83,10 +86,13 @@ class _Process:
             acks=self._generator.acks,
             partitioner=self._generator.partitioner,
         )
+        runtime = Runtime(RuntimeMetrics(self._registry), self._health)
+        runtime.start()
         try:
             await http.start()
             await self._generate(stopping)
         finally:
+            await runtime.stop()
             await http.stop()
 
     async def _generate(self, stopping: asyncio.Event) -> None:
@@ -117,10 +123,12 @@ class _Process:
             for name, topic in inputs.items():
                 accounts = [Account(topic, partition) for partition in range(counts[topic])]
                 self._streams.append(self._stream(name, accounts, producer, bounds.answered))
-            self._metrics.in_flight.set_function(self._in_flight_bytes)
+            publishers = [stream.publisher for stream in self._streams]
+            show_deliveries(self._metrics, publishers, bounds, time.monotonic)
             generator = Generator(
                 self._streams,
                 ledger_writer=self._ledger_writer(producer, ledger_topic),
+                kafka_answers=lambda: self._kafka_answers(producer, wanted),
                 bounds=bounds,
                 partition_count=lambda topic: len(cluster.partitions_for_topic(topic) or ()),
                 topic_gone_seconds=self._quiet_seconds(),
@@ -219,6 +227,10 @@ class _Process:
             wall=time.time,
         )
 
+    async def _kafka_answers(self, producer: Any, wanted: list[str]) -> bool:
+        seconds = self._kafka.operation_deadline_seconds
+        return await ask(producer.client, wanted, deadline_seconds=seconds) is Answering.WHOLE
+
     def _bounds(self) -> DeliveryBounds:
         return DeliveryBounds(
             delivery_seconds=self._generator.delivery_timeout_seconds,
@@ -230,9 +242,6 @@ class _Process:
     def _quiet_seconds(self) -> float:
         """Return how old the last answer may be: metadata is asked for so often, and takes so long."""
         return self._kafka.metadata_max_age_seconds + 2 * self._kafka.request_timeout_seconds
-
-    def _in_flight_bytes(self) -> int:
-        return sum(stream.publisher.in_flight_bytes for stream in self._streams)
 
     def _stats(self) -> dict[str, Any]:
         return {

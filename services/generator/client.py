@@ -13,7 +13,7 @@ from aiokafka.errors import (
 )
 
 from shared.errors import StopServiceError
-from shared.kafka import refusal
+from shared.kafka import Permission, refusal
 
 _RETRY_SECONDS = 0.1
 # The client did not take a batch, and nothing of it has left: the batch before it is still in the queue, or
@@ -81,8 +81,8 @@ def failed_for_good(error: BaseException, *, topic: str, partition: int, what: s
         partition: where it was to go.
         what: what it was.
     """
-    refused = refusal(error, doing=f"write to topic {topic} (operation Write)")
-    if isinstance(refused, StopServiceError):
+    refused = refusal(error, doing=f"write to topic {topic}", needs=[Permission("Write", "topic", topic)])
+    if refused is not None:
         return refused
     reason = str(error) or type(error).__name__
     if isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError):

@@ -9,7 +9,7 @@ deliver, ledger, watch, report ────────────────�
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from services.generator.bounds import DeliveryBounds
@@ -32,6 +32,7 @@ class Generator:
     Args:
         streams: each with a publisher of its own.
         ledger_writer: keeps the accounts in Kafka.
+        kafka_answers: asks Kafka, within a bound, whether it could take events just now.
         bounds: how long deliveries are waited for.
         partition_count: returns a topic's partitions as Kafka last said, 0 where it names none.
         topic_gone_seconds: how long Kafka may not know a topic before it counts as deleted: a broker that
@@ -47,6 +48,7 @@ class Generator:
         streams: Sequence[Stream],
         *,
         ledger_writer: LedgerWriter,
+        kafka_answers: Callable[[], Awaitable[bool]],
         bounds: DeliveryBounds,
         partition_count: Callable[[str], int],
         topic_gone_seconds: float,
@@ -57,6 +59,7 @@ class Generator:
     ) -> None:
         self._streams = streams
         self._ledger_writer = ledger_writer
+        self._kafka_answers = kafka_answers
         self._bounds = bounds
         self._partition_count = partition_count
         self._topic_gone_seconds = topic_gone_seconds
@@ -91,6 +94,7 @@ class Generator:
         # 1. What goes on beside the streams.
         ledger = tasks.create_task(self._ledger_writer.run())
         beside = [ledger, tasks.create_task(self._watch()), tasks.create_task(self._report())]
+        beside.append(tasks.create_task(self._ask_kafka()))
         beside += [tasks.create_task(stream.publisher.deliver()) for stream in self._streams]
         # 2. The streams, until all have ended, or we are asked to stop, or have to.
         streams = [tasks.create_task(stream.run()) for stream in self._streams]
@@ -159,6 +163,7 @@ class Generator:
                     raise publisher.failure
             waiting = [publisher.oldest_handed_over_at for publisher in publishers]
             waiting.append(self._ledger_writer.oldest_handed_over_at)
+            self._tell_health()
             oldest = min((at for at in waiting if at is not None), default=None)
             reason = self._bounds.exceeded(now, oldest)
             if reason is not None:
@@ -170,6 +175,20 @@ class Generator:
                 publishers=publishers,
             )
             await asyncio.sleep(_WATCH_SECONDS)
+
+    def _tell_health(self) -> None:
+        for publisher in [stream.publisher for stream in self._streams]:
+            for account in publisher.accounts:
+                place = f"{account.topic}:{account.partition}"
+                self._health.moved(place, account.acknowledged, behind=account.in_flight > 0)
+        at = self._ledger_writer.oldest_handed_over_at
+        self._health.moved("the ledger", at, behind=at is not None)
+
+    async def _ask_kafka(self) -> None:
+        """Ask whether Kafka answers: only then is what does not move stuck."""
+        while True:
+            await asyncio.sleep(self._health.round_seconds)
+            self._health.kafka_answers("generator", answers=await self._kafka_answers())
 
     async def _until_partitions_change(self) -> str:
         """Wait until a topic has another number of partitions, and return that as a reason to stop.

@@ -6,6 +6,7 @@ An idempotent producer (KIP-98) unless `acks` is 1: a batch that the client send
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from aiokafka.errors import TopicAuthorizationFailedError, UnknownTopicOrPartiti
 from services.generator.settings import GeneratorSettings
 from shared.connecting import Patience, connect
 from shared.errors import StopServiceError
-from shared.kafka import KafkaClients, refusal
+from shared.kafka import KafkaClients, Permission, refusal
 from shared.logs import Logger
 
 # Longer than any bound of ours.
@@ -58,8 +59,15 @@ async def open_producer(
         _never_give_up(producer)
         return producer
 
-    doing = f"write to topics {', '.join(topics)} (operation Write)"
-    return await connect(make, clients.settings, patience=patience, stopping=stopping, log=log, doing=doing)
+    return await connect(
+        make,
+        clients.settings,
+        patience=patience,
+        stopping=stopping,
+        log=log,
+        doing=f"write to topics {', '.join(topics)}",
+        needs=[Permission("Write", "topic", topic) for topic in topics],
+    )
 
 
 def _never_give_up(producer: AIOKafkaProducer) -> None:
@@ -102,14 +110,15 @@ async def partitions_of(
         topic = next((topic for topic in topics if topic not in counts), None)
         if topic is None:
             return counts
-        count = await _ask(producer, topic, deadline_seconds)
+        count = await _ask(producer, topic, patience.a_try(deadline_seconds))
         if count:
             counts[topic], missing = count, 0
             patience.worked()
         elif count is None:
             pause = patience.failed(f"asking for topic {topic}")
             log.warning("kafka_unavailable", doing=f"asking for topic {topic}", retry_seconds=pause)
-            await asyncio.sleep(pause)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), pause)
         else:
             missing += 1
             if missing == _MISSING_ANSWERS:
@@ -136,4 +145,5 @@ async def _ask(producer: AIOKafkaProducer, topic: str, deadline_seconds: float) 
     except TimeoutError:
         return None
     except TopicAuthorizationFailedError as error:
-        raise refusal(error, doing=f"write to topic {topic} (operation Write)") or error from error
+        needs = [Permission("Write", "topic", topic)]
+        raise refusal(error, doing=f"write to topic {topic}", needs=needs) or error from error

@@ -102,6 +102,7 @@ class Publisher:
         self._delivery_metric = metrics.delivery.labels(self.topic)
         labels = [(self.topic, str(account.partition)) for account in accounts]
         self._acknowledged_metrics = [metrics.acknowledged.labels(*label) for label in labels]
+        self._acknowledged_bytes_metrics = [metrics.acknowledged_bytes.labels(*label) for label in labels]
         self._failed_metrics = [metrics.failed.labels(*label) for label in labels]
 
     def add(self, keys: Sequence[bytes], bodies: Sequence[bytes], stamp: bytes, timestamp_ms: int) -> None:
@@ -270,6 +271,7 @@ class Publisher:
         count = batch.builder.record_count()
         lane.account.acknowledge(batch.first_seq, count, acknowledgement.result().offset)
         self._acknowledged_metrics[lane.account.partition].inc(count)
+        self._acknowledged_bytes_metrics[lane.account.partition].inc(batch.counted_bytes)
         self._delivery_metric.observe(now - batch.handed_over_at)
 
     def _given_up(self, lane: _Lane, batch: _Batch, error: BaseException) -> StopServiceError:

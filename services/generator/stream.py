@@ -16,7 +16,6 @@ from shared.health import Health
 _MAX_AT_ONCE = 2_000
 # The event loop's timers know milliseconds; events that are due within one are made together.
 _SHORTEST_SLEEP_SECONDS = 0.001
-_LONGEST_SLEEP_SECONDS = 5.0
 _STUCK_SECONDS = 30.0
 
 
@@ -71,7 +70,7 @@ class Stream:
             while self._left and (now := self._clock()) < ends_at:
                 self._health.beat(beat_name, bound_seconds=_STUCK_SECONDS)
                 if not self.publisher.has_room:
-                    await self.publisher.wait_for_room(_LONGEST_SLEEP_SECONDS)
+                    await self.publisher.wait_for_room(self._health.round_seconds)
                     continue
                 count = self._pacer.take(now, int(min(self._left, _MAX_AT_ONCE)))
                 if count:
@@ -115,4 +114,4 @@ class Stream:
         wake_at = min(self._pacer.next_at, ends_at)
         if wake_at <= now:
             return 0
-        return min(max(wake_at - now, _SHORTEST_SLEEP_SECONDS), _LONGEST_SLEEP_SECONDS)
+        return min(max(wake_at - now, _SHORTEST_SLEEP_SECONDS), self._health.round_seconds)

@@ -14,14 +14,17 @@ from typing import Any, cast
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
-from services.processor.guarantee import ExactlyOnce, Guarantee, Routes
+from services.processor.at_least_once import AtLeastOnce
+from services.processor.guarantee import ExactlyOnce, Guarantee
 from services.processor.membership import Membership
+from services.processor.meters import show_limits
 from services.processor.observation import PartitionObserver, TopologyReport
 from services.processor.partition import Partition
 from services.processor.preflight import Layout
 from services.processor.processor import Processor
 from services.processor.record_batches import CHECKED_VERSION, read_whole_batches
 from services.processor.restore import ChangelogReader
+from services.processor.sending import Routes
 from services.processor.settings import ProcessorSettings
 from services.processor.task import Gate, Task
 from services.processor.topologies.behavior import BehaviorTopology
@@ -33,14 +36,13 @@ from shared.errors import BadConfigurationError, KafkaUnavailableError
 from shared.health import Health
 from shared.http_server import HttpServer
 from shared.kafka import KafkaClients
-from shared.metrics import ProcessorMetrics, new_registry
+from shared.metrics import ProcessorMetrics, RuntimeMetrics, new_registry
+from shared.runtime import Runtime
 from shared.settings import HttpSettings, KafkaSettings, LogSettings, Settings
 
 SERVICE = "processor"
 HTTP_PORT = 8082
 GROUPS = (KafkaSettings, ProcessorSettings, HttpSettings, LogSettings)
-_BEAT_SECONDS = 0.5
-_BEAT_BOUND_SECONDS = 10.0
 _SHIPPED: dict[str, Callable[[ProcessorSettings], Topology]] = {
     BehaviorTopology.name: BehaviorTopology,
     SensorTopology.name: SensorTopology,
@@ -53,13 +55,19 @@ _NEEDED_OF_A_TOPOLOGY = (
 
 
 class Application:
-    """The wired processor. Tests hand in a guarantee or a changelog reader of their own to plant faults."""
+    """The wired processor. Tests hand in a guarantee or a changelog reader of their own to plant faults.
+
+    Args:
+        settings: all groups.
+        guarantee: what `PROCESSOR_GUARANTEE` asks for, where it is not the shipped one.
+        reader: of changelogs.
+    """
 
     def __init__(
         self,
         settings: Settings,
         *,
-        guarantee: Callable[..., Guarantee] = ExactlyOnce,
+        guarantee: Callable[..., Guarantee] | None = None,
         reader: Callable[..., ChangelogReader] = ChangelogReader,
     ) -> None:
         self._kafka = settings[KafkaSettings]
@@ -79,7 +87,9 @@ class Application:
         topologies = [_load_topology(name, self._settings) for name in self._settings.topologies]
         registry = new_registry(SERVICE)
         metrics = ProcessorMetrics(registry)
+        show_limits(metrics, self._settings)
         health = Health(time.monotonic, stall_seconds=self._http.stall_seconds)
+        runtime = Runtime(RuntimeMetrics(registry), health)
         reports = {
             topology.name: TopologyReport(
                 topology, self._settings, metrics=metrics, health=health, log=self._log
@@ -95,7 +105,7 @@ class Application:
             log=self._log,
         )
         await server.start()
-        beat = asyncio.create_task(_beat(health), name="heartbeat")
+        runtime.start()
         try:
             clients = KafkaClients(self._kafka)
             processors = [
@@ -107,8 +117,7 @@ class Application:
             _freeze_garbage_collector()
             await _run_all(processors, stopping)
         finally:
-            beat.cancel()
-            await asyncio.wait({beat})
+            await runtime.stop()
             await server.stop()
 
     def _processor(self, topology: Topology, clients: KafkaClients, report: TopologyReport) -> Processor:
@@ -117,6 +126,7 @@ class Application:
             clients,
             self._settings,
             make_task=partial(self._task, topology, clients),
+            keeps_tasks=self._settings.guarantee == "exactly_once",
             patience=lambda: Patience(self._kafka.unavailable_seconds, time.monotonic),
             report=report,
             log=self._log,
@@ -135,18 +145,6 @@ class Application:
         dead_letter_bytes: int,
     ) -> Task:
         group = self._kafka.named(topology.group)
-        guarantee = self._guarantee(
-            clients,
-            # Prefix, group, topic and partition only: the next owner has to come up with the same one.
-            transactional_id=f"{group}-{topology.input}-{place.partition}",
-            group=group,
-            place=TopicPartition(place.topic, place.partition),
-            routes=Routes(layout.names, layout.counts, changelog=layout.changelog),
-            read_committed_offset=membership.committed,
-            transaction_timeout_seconds=self._settings.transaction_timeout_seconds,
-            deadline_seconds=self._kafka.operation_deadline_seconds,
-            log=self._log,
-        )
         partition = Partition(
             topology,
             place,
@@ -157,7 +155,7 @@ class Application:
         )
         return Task(
             partition,
-            guarantee,
+            self._make_guarantee(topology, clients, layout, membership, place),
             make_consumer=lambda: self._data_consumer(clients),
             changelog=TopicPartition(layout.changelog, place.partition),
             group=group,
@@ -168,6 +166,33 @@ class Application:
             wall_clock=time.time,
             log=self._log,
             reader=self._reader,
+        )
+
+    def _make_guarantee(
+        self, topology: Topology, clients: KafkaClients, layout: Layout, membership: Membership, place: Place
+    ) -> Guarantee:
+        group = self._kafka.named(topology.group)
+        common: dict[str, Any] = {
+            "group": group,
+            "place": TopicPartition(place.topic, place.partition),
+            "routes": Routes(layout.names, layout.counts, changelog=layout.changelog),
+            "read_committed_offset": membership.committed,
+            "deadline_seconds": self._kafka.operation_deadline_seconds,
+            "log": self._log,
+        }
+        if self._settings.guarantee == "at_least_once":
+            return (self._guarantee or AtLeastOnce)(
+                clients,
+                make_writer=membership.commits.writer,
+                commit_offset=membership.commits.commit,
+                **common,
+            )
+        return (self._guarantee or ExactlyOnce)(
+            clients,
+            # Prefix, group, topic and partition only: the next owner has to come up with the same one.
+            transactional_id=f"{group}-{topology.input}-{place.partition}",
+            transaction_timeout_seconds=self._settings.transaction_timeout_seconds,
+            **common,
         )
 
     async def _data_consumer(self, clients: KafkaClients) -> AIOKafkaConsumer:
@@ -205,12 +230,6 @@ async def _run_all(processors: list[Processor], stopping: asyncio.Event) -> None
     for outcome in outcomes:
         if isinstance(outcome, BaseException):
             raise outcome
-
-
-async def _beat(health: Health) -> None:
-    while True:
-        health.beat("event loop", bound_seconds=_BEAT_BOUND_SECONDS)
-        await asyncio.sleep(_BEAT_SECONDS)
 
 
 def _freeze_garbage_collector() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from services.processor.formats import ValueFormat
 from shared.results import LatencyMilliseconds, Progress, SettingSince
 
 # A setting is changed by hand: more changes than this are forgotten from the oldest on, and what lies
@@ -33,8 +34,6 @@ class Counts(msgspec.Struct):
     settings: dict[str, list[SettingSince]] = {}
 
 
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Counts).decode
 _KEY = "partition"
 
 
@@ -45,6 +44,7 @@ class Accounts:
 
     def __init__(self) -> None:
         self.counts = Counts()
+        self._format = ValueFormat(self.name, Counts)
         self._present = False
 
     def __len__(self) -> int:
@@ -53,7 +53,7 @@ class Accounts:
     def take_changes(self) -> Iterator[tuple[bytes, bytes | None]]:
         """Yield the one record of this store."""
         self._present = True
-        yield f"{self.name}/{_KEY}".encode(), _encode(self.counts)
+        yield f"{self.name}/{_KEY}".encode(), self._format.encode(self.counts)
 
     def restore(self, key: str, value: bytes | None) -> None:
         """Take one changelog record back in."""
@@ -61,10 +61,13 @@ class Accounts:
         if value is None:
             return
         self._present = True
-        restored = _decode(value)
+        restored = self._format.decode(value)
         # In place: the continuity check counts into the same object.
         for name in Counts.__struct_fields__:
             setattr(self.counts, name, getattr(restored, name))
+
+    def rewrite(self, key: str) -> None:
+        """Nothing: the one record is written with every transaction."""
 
     def begin(self, offset: int) -> None:
         """Note where a group without a committed offset starts."""

@@ -14,6 +14,7 @@ from enum import Enum
 import msgspec
 
 from services.processor.accounts import Counts
+from services.processor.formats import ValueFormat
 
 MAX_SOURCES = 1_000
 MAX_INTERVALS = 1_000
@@ -45,10 +46,6 @@ class SourceState(msgspec.Struct, array_like=True):
     open: list[Interval]
 
 
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(SourceState).decode
-
-
 class Continuity:
     """The sources of one partition, as a store of its state.
 
@@ -60,6 +57,7 @@ class Continuity:
 
     def __init__(self, counts: Counts) -> None:
         self._counts = counts
+        self._format = ValueFormat(self.name, SourceState)
         # In the order in which they were heard last: the first one is the first to be forgotten.
         self._sources: dict[str, SourceState] = {}
         self._changed: set[str] = set()
@@ -126,7 +124,7 @@ class Continuity:
         for source in self._deleted:
             yield _key(source), None
         for source in self._changed:
-            yield _key(source), _encode(self._sources[source])
+            yield _key(source), self._format.encode(self._sources[source])
         self._deleted.clear()
         self._changed.clear()
 
@@ -135,7 +133,11 @@ class Continuity:
         if value is None:
             self._sources.pop(key, None)
         else:
-            self._sources[key] = _decode(value)
+            self._sources[key] = self._format.decode(value)
+
+    def rewrite(self, key: str) -> None:
+        """Let the next `take_changes` yield this source, or its tombstone."""
+        (self._changed if key in self._sources else self._deleted).add(key)
 
     def restored(self) -> None:
         """Put the sources into the order in which they were heard, once all are back."""

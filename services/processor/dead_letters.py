@@ -32,7 +32,7 @@ def dead_letter(record: Record, place: Place, error: Exception, *, limit_bytes: 
         limit_bytes: of a message in the dead letter topic. A value that does not fit goes as its first
             64 KiB, with headers for its full length and SHA-256.
     """
-    # Names are text in Kafka; a name that came with broken UTF-8 never got past the client.
+    # Names are text in Kafka; of one that is not UTF-8, `shared.header_names` has written the bytes out.
     original: Headers = tuple((name, value) for name, value in record.headers or ())
     why = _why(error, place, record.offset)
     value = record.value

@@ -13,34 +13,32 @@ Two things of the client are not taken as they are, for this producer alone (che
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.client import ConnectionGroup, CoordinationType
-from aiokafka.errors import IllegalOperation, KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
+from aiokafka.errors import KafkaError
 from aiokafka.producer.sender import BACKOFF_OVERRIDE, AddPartitionsToTxnHandler, Sender
 from aiokafka.protocol.transaction import InitProducerIdRequest
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from services.processor.partition import Transaction
-from services.processor.topology import OutputRecord
+from services.processor.sending import (
+    BATCH_BYTES,
+    FAILURES,
+    RETRY_MILLISECONDS,
+    Routes,
+    acknowledged,
+    batches_of,
+    failure,
+)
 from shared.connecting import stop_client
 from shared.errors import RebuildTaskError, StopServiceError, TandemError, TaskFencedError
-from shared.kafka import FENCED, KafkaClients, refusal
+from shared.kafka import FENCED, KafkaClients, Permission
 from shared.logs import Logger
 
-_BATCH_BYTES = 256 * 1024
-_RETRY_MILLISECONDS = 10
 _BETWEEN_TRANSACTIONS_SECONDS = 0.002
-
-# Everything that the client is known to raise out of a transaction. Its state machine is made of asserts.
-_FAILURES = (KafkaError, IllegalOperation, AssertionError, TimeoutError, OSError)
-_TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
-
-
-class TooLargeError(RebuildTaskError):
-    """A broker refused a record for its size. Nothing of the transaction counts."""
 
 
 class Guarantee(Protocol):
@@ -62,33 +60,6 @@ class Guarantee(Protocol):
 
     async def close(self) -> None:
         """Let go, within seconds. What was not committed is gone."""
-
-
-class Routes:
-    """Where results go: to the input's partition modulo the topic's count, never by a hash of the key.
-
-    Args:
-        names: full name by topic name.
-        counts: number of partitions by full name.
-    """
-
-    def __init__(self, names: dict[str, str], counts: dict[str, int], *, changelog: str) -> None:
-        self._names = names
-        self._counts = counts
-        self.changelog = changelog
-
-    @property
-    def topics(self) -> list[str]:
-        """The full names of all topics that are written."""
-        return [*self._names.values(), self.changelog]
-
-    def of(self, transaction: Transaction, partition: int) -> Iterator[tuple[str, int, list[OutputRecord]]]:
-        """Yield topic, partition and records of everything a transaction writes."""
-        for topic, records in transaction.outputs.by_topic.items():
-            name = self._names[topic]
-            yield name, partition % self._counts[name], records
-        changes = [OutputRecord(key, value) for key, value in transaction.changelog]
-        yield self.changelog, partition, changes
 
 
 class ExactlyOnce:
@@ -127,6 +98,8 @@ class ExactlyOnce:
         self._log = log
         self._producer: AIOKafkaProducer | None = None
         self._watched: _WatchedClient | None = None
+        self._needs = routes.permissions(source=place.topic, group=group)
+        self._needs.append(Permission("Write", "transactional id", transactional_id))
 
     async def open(self) -> None:
         """Start the producer: this fences its predecessor and settles a transaction it left open.
@@ -138,8 +111,8 @@ class ExactlyOnce:
         producer = self._clients.producer(
             transactional_id=self._transactional_id,
             transaction_timeout_ms=int(self._transaction_timeout_seconds * 1000),
-            max_batch_size=_BATCH_BYTES,
-            retry_backoff_ms=_RETRY_MILLISECONDS,
+            max_batch_size=BATCH_BYTES,
+            retry_backoff_ms=RETRY_MILLISECONDS,
             linger_ms=0,
         )
         self._producer = producer
@@ -151,7 +124,7 @@ class ExactlyOnce:
                 for topic in self._routes.topics:
                     # Known before the first transaction: asking within one would hold it open.
                     await producer.partitions_for(topic)
-        except _FAILURES as error:
+        except FAILURES as error:
             raise self._failure(error, f"use the transactional id {self._transactional_id}") from error
 
     async def committed(self) -> int | None:
@@ -162,7 +135,7 @@ class ExactlyOnce:
         try:
             async with asyncio.timeout(self._deadline_seconds):
                 return await self._read_committed_offset(self._place)
-        except _FAILURES as error:
+        except FAILURES as error:
             raise self._failure(error, f"read the offsets of group {self._group}") from error
 
     async def commit(self, transaction: Transaction) -> None:
@@ -174,7 +147,7 @@ class ExactlyOnce:
                 await self.publish(self._producer, transaction)
                 await self.send_offsets(self._producer, transaction)
                 await self.end(self._producer)
-        except _FAILURES as error:
+        except FAILURES as error:
             # The first error to come out need not be the first that happened: a topic that may not be
             # written to shows as an invalid state, and the reason stays with the transaction.
             cause = _error_of_transaction(self._producer)
@@ -190,24 +163,19 @@ class ExactlyOnce:
         producer, self._producer = self._producer, None
         if producer is not None:
             await stop_client(producer, log=self._log)
+            _error_of_transaction(producer)  # Seen: asyncio would complain about it after our last line.
 
     async def begin(self, producer: AIOKafkaProducer) -> None:
         """Step 1: open the transaction."""
         await producer.begin_transaction()
 
     async def publish(self, producer: AIOKafkaProducer, transaction: Transaction) -> None:
-        """Step 2: send everything, and wait until each batch is acknowledged.
-
-        A refused batch fails nothing but its own future: a commit would succeed without it.
-        """
+        """Step 2: send everything, and wait until each batch is acknowledged: a commit would go without."""
         futures = []
         for topic, partition, records in self._routes.of(transaction, self._place.partition):
-            for batch in _batches(producer, records):
+            for batch in batches_of(producer, records):
                 futures.append(await producer.send_batch(batch, topic, partition=partition))  # noqa: PERF401
-        outcomes = await asyncio.gather(*futures, return_exceptions=True)
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException):
-                raise outcome
+        await acknowledged(futures)
 
     async def send_offsets(self, producer: AIOKafkaProducer, transaction: Transaction) -> None:
         """Step 3: the input offset joins the transaction."""
@@ -219,28 +187,10 @@ class ExactlyOnce:
         await producer.commit_transaction()
 
     def _failure(self, error: BaseException, doing: str) -> TandemError:
-        refused = refusal(error, doing=doing)
-        if isinstance(refused, StopServiceError):
-            return refused
-        if isinstance(error, FENCED):
+        found = failure(error, doing, needs=self._needs)
+        if isinstance(error, FENCED) and not isinstance(found, StopServiceError):
             return TaskFencedError(f"another producer took {self._transactional_id}")
-        text = f"could not {doing}: {error!r}"
-        return TooLargeError(text) if isinstance(error, _TOO_LARGE) else RebuildTaskError(text)
-
-
-def _batches(producer: AIOKafkaProducer, records: list[OutputRecord]) -> Iterator[Any]:
-    """Yield record batches that hold `records` in order."""
-    batch = producer.create_batch()
-    for key, value, headers in records:
-        if batch.append(timestamp=None, key=key, value=value, headers=list(headers)) is None:
-            batch.close()
-            yield batch
-            batch = producer.create_batch()
-            # The first record of a batch is taken whatever its size: the broker has the last word on it.
-            batch.append(timestamp=None, key=key, value=value, headers=list(headers))
-    if batch.record_count():
-        batch.close()
-        yield batch
+        return found
 
 
 def _error_of_transaction(producer: AIOKafkaProducer) -> BaseException | None:
@@ -295,6 +245,6 @@ def _replace_sender(producer: AIOKafkaProducer, client: _WatchedClient) -> None:
         acks=stock._acks,  # noqa: SLF001
         txn_manager=stock._txn_manager,  # noqa: SLF001
         message_accumulator=stock._message_accumulator,  # noqa: SLF001
-        retry_backoff_ms=_RETRY_MILLISECONDS,
+        retry_backoff_ms=RETRY_MILLISECONDS,
         request_timeout_ms=stock._request_timeout_ms,  # noqa: SLF001
     )

@@ -13,19 +13,24 @@ from typing import Any
 
 import aiokafka
 from aiokafka.abc import ConsumerRebalanceListener
-from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import IllegalStateError, KafkaError
 from aiokafka.structs import TopicPartition
 
+from services.processor import instance
+from services.processor.assignor import StickyAssignor
+from services.processor.group_commits import GroupCommits, committed_offset
 from services.processor.settings import ProcessorSettings
 from shared.connecting import Patience, connect, stop_client
 from shared.errors import KafkaUnavailableError
-from shared.kafka import KafkaClients, refusal
+from shared.kafka import KafkaClients, Permission, refusal
 from shared.logs import Logger
 
 _POLL_MILLISECONDS = 200
 # The client's errors are sticky: after this long a new consumer does what the old one no longer can.
 _ERRORS_BORNE_SECONDS = 3.0
+# A member hears of a rebalance with its next heartbeat, and the group waits for the last one to hear. A
+# quarter of the session, as is usual, would be most of the pause; a heartbeat is a hundred bytes.
+_HEARTBEAT_SECONDS = 0.3
 
 Revoked = Callable[[], Awaitable[None]]
 Assigned = Callable[[frozenset[int]], None]
@@ -70,6 +75,12 @@ class Membership:
         self._stopping = stopping
         self._log = log
         self._consumer: aiokafka.AIOKafkaConsumer | None = None
+        self._needs = (Permission("Read", "group", group), Permission("Read", "topic", topic))
+        # It outlives the consumers: what this process has is claimed by the next one too.
+        self._assignor = StickyAssignor(self._generation)
+        self._member_id: str | None = None
+        self.commits = GroupCommits()
+        self._taken = False
 
     async def committed(self, place: TopicPartition) -> int | None:
         """Return the group's committed offset of a partition, or None.
@@ -79,23 +90,12 @@ class Membership:
         """
         if self._consumer is None:
             raise KafkaUnavailableError(f"not a member of group {self._group} just now")
-        offset: int | None = await self._consumer.committed(place)
-        return offset
+        return await committed_offset(self._consumer, self._group, place)
 
     @property
-    def is_member(self) -> bool:
-        """Whether there is a consumer that started; if not, `run` is trying to connect."""
-        return self._consumer is not None
-
-    async def kafka_answers(self) -> bool:
-        """Ask any broker for the topics, and say whether one answered in time."""
-        if self._consumer is None:
-            return False
-        try:
-            async with asyncio.timeout(self._clients.settings.operation_deadline_seconds):
-                return bool(await self._consumer.topics())
-        except (KafkaError, OSError, TimeoutError):
-            return False
+    def connection(self) -> Any:
+        """The connection of the consumer that started, or None: then `run` is trying to connect."""
+        return None if self._consumer is None else self._consumer._client  # noqa: SLF001
 
     async def run(self) -> None:
         """Be a member until `stopping` is set, with a fresh consumer whenever the old one is done for.
@@ -110,6 +110,10 @@ class Membership:
                 stopping=self._stopping,
                 log=self._log,
                 doing=f"join group {self._group}",
+                needs=self._needs,
+                # A dead member is waited for: as long as its session, and no longer than a rebalance.
+                deadline_seconds=self._settings.rebalance_timeout_seconds
+                + self._clients.settings.operation_deadline_seconds,
             )
             if consumer is None:
                 return
@@ -122,6 +126,7 @@ class Membership:
     async def leave(self) -> None:
         """Leave the group, within seconds."""
         consumer, self._consumer = self._consumer, None
+        self.commits.end()
         if consumer is not None:
             await stop_client(consumer, log=self._log)
 
@@ -131,23 +136,32 @@ class Membership:
             group_id=self._group,
             group_instance_id=settings.instance_id,
             session_timeout_ms=int(settings.session_timeout_seconds * 1000),
-            heartbeat_interval_ms=int(settings.session_timeout_seconds * 250),
+            heartbeat_interval_ms=int(min(settings.session_timeout_seconds / 4, _HEARTBEAT_SECONDS) * 1000),
             rebalance_timeout_ms=int(settings.rebalance_timeout_seconds * 1000),
-            partition_assignment_strategy=[RoundRobinPartitionAssignor],
+            partition_assignment_strategy=[self._assignor],
             # Never used to read from: an unknown position must not become an error of the poll loop.
             auto_offset_reset="earliest",
         )
         consumer.subscribe([self._topic], listener=_Listener(self, consumer))
+        self._joining = consumer
         return consumer
+
+    def _generation(self) -> int:
+        return int(self._joining._coordinator.generation)  # noqa: SLF001
 
     async def _poll_until_broken(self, consumer: aiokafka.AIOKafkaConsumer) -> None:
         loop = asyncio.get_running_loop()
         raising_since: float | None = None
         while not self._stopping.is_set():
+            if self._taken:
+                raise instance.taken(str(self._settings.instance_id), self._group)
             try:
                 await consumer.getmany(timeout_ms=_POLL_MILLISECONDS)
             except (KafkaError, IllegalStateError) as error:
-                refused = refusal(error, doing=f"be a member of group {self._group}")
+                if await self._is_taken(consumer):
+                    self._taken = True
+                    continue
+                refused = refusal(error, doing=f"be a member of group {self._group}", needs=self._needs)
                 if refused is not None:
                     raise refused from error
                 raising_since = raising_since if raising_since is not None else loop.time()
@@ -160,13 +174,32 @@ class Membership:
             known = consumer.partitions_for_topic(self._topic)
             self._on_poll(None if known is None else len(known))
 
-    async def revoked(self) -> None:
+    async def revoked(self, consumer: Any) -> None:
         """Hand over to the tasks, and return when none of them is in a transaction."""
         await self._on_revoked()
+        self.commits.end()
+        is_ours = consumer is self._consumer
+        was_dropped = is_ours and consumer._coordinator.generation < 0  # noqa: SLF001
+        if was_dropped and await self._is_taken(consumer):
+            self._taken = True
+            await instance.keep_from_joining(consumer)
+
+    async def _is_taken(self, consumer: aiokafka.AIOKafkaConsumer) -> bool:
+        if self._settings.instance_id is None or self._member_id is None:
+            return False
+        return await instance.is_taken(
+            consumer,
+            group=self._group,
+            instance_id=self._settings.instance_id,
+            member_id=self._member_id,
+            deadline_seconds=self._clients.settings.request_timeout_seconds,
+        )
 
     def assigned(self, consumer: aiokafka.AIOKafkaConsumer, places: Any) -> None:
         """Pause what was assigned, and tell."""
         consumer.pause(*places)
+        self._member_id = consumer._coordinator.member_id  # noqa: SLF001
+        self.commits.begin(consumer, places)
         self._on_assigned(frozenset(place.partition for place in places))
 
 
@@ -176,7 +209,7 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # the client 
         self._consumer = consumer
 
     async def on_partitions_revoked(self, revoked: Any) -> None:  # noqa: ARG002 — all are, with this protocol
-        await self._membership.revoked()
+        await self._membership.revoked(self._consumer)
 
     # A coroutine without an await: only coroutines are awaited by the client, and nothing may come
     # between the assignment and the pause.

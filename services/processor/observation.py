@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from services.processor.meters import PartitionMeter
 from services.processor.partition import Transaction
 from services.processor.settings import ProcessorSettings
 from services.processor.topology import Place, Topology
@@ -16,6 +17,8 @@ from shared.logs import Logger
 from shared.metrics import ProcessorMetrics
 
 _NOTICES_A_SECOND = 10
+# Reading a state back is progress once more after a failure. Again and again, without a commit, it is none.
+_BUILDS_BORNE = 1
 _SUMMED = (
     "events",
     "sourced_events",
@@ -154,41 +157,28 @@ class PartitionObserver:
         self._report = report
         self._place = place
         self._notices = notices
-        self._labels = (place.topic, str(place.partition))
         self._name = f"{place.topic}:{place.partition}"
         self._counted: dict[str, int] | None = None
-        metrics = report.metrics
-        # Children are looked up once: that is what costs.
-        self._records = metrics.records.labels(*self._labels)
-        self._events = metrics.events.labels(*self._labels)
-        self._duplicates = metrics.duplicates.labels(*self._labels)
-        self._dead_letters = metrics.dead_letters.labels(*self._labels)
-        self._gaps = metrics.gaps.labels(*self._labels)
-        self._lag = metrics.lag.labels(*self._labels)
-        self._commits = metrics.commits.labels(*self._labels)
-        self._commit_duration = metrics.commit_duration.labels(place.topic)
-        self._latency = metrics.latency.labels(place.topic)
+        # Since the partition last committed or was caught up.
+        self._useless_builds = 0
+        self._meter = PartitionMeter(report.metrics, place, report.clock)
 
     def restoring(self, records: int, left: int) -> None:
         """Note that changelog records were read and how many are left."""
-        self._report.metrics.restore_records.labels(*self._labels).inc(records)
-        self._report.metrics.restore_remaining.labels(*self._labels).set(left)
+        self._meter.restoring(records, left)
+        if self._useless_builds <= _BUILDS_BORNE:
+            self._report.health.moved(self._name, f"a restore with {left} records left", behind=True)
 
     def restored(self, seconds: float, figures: dict[str, Any]) -> None:
         """Note that the state is back."""
-        self._report.metrics.restore_duration.labels(self._place.topic).observe(seconds)
-        self._report.metrics.restore_remaining.labels(*self._labels).set(0)
+        self._meter.restored(seconds)
         self._report.health.ready(self._name)
         self._take(figures)
 
     def committed(self, transaction: Transaction, seconds: float, figures: dict[str, Any]) -> None:
         """Note a commit."""
-        self._commits.inc()
-        self._commit_duration.observe(seconds)
-        now_ms = self._report.wall_clock() * 1000
-        for timestamp, _count in transaction.oldest:
-            self._latency.observe(max(now_ms - timestamp, 0.0) / 1000)
-        self._records.inc(transaction.records)
+        self._useless_builds = 0
+        self._meter.committed(transaction, seconds, self._report.wall_clock() * 1000)
         self._take(figures)
         for topic in self._notices:
             for record in transaction.outputs.by_topic.get(topic, ()):
@@ -202,30 +192,40 @@ class PartitionObserver:
         if last_stable_offset is None:
             return
         lag = max(last_stable_offset - committed_offset, 0)
-        self._lag.set(lag)
         self._report.lag(self._place.partition, lag)
         # What was read and is not due to be committed yet is no stall.
         behind = next_offset < last_stable_offset or overdue
-        self._report.health.moved(self._name, (committed_offset, next_offset), behind=behind)
+        self._meter.position(lag, behind=behind)
+        if not behind:
+            self._useless_builds = 0
+        # Reading on is no movement where a commit is due and does not come.
+        position = committed_offset if overdue else (committed_offset, next_offset)
+        self._report.health.moved(self._name, position, behind=behind)
 
-    def closed(self) -> None:
-        """Note that the task has let go of its partition."""
-        self._report.health.forget(self._name)
+    def holding(self, records: int, size_bytes: int, bounded_keys: int) -> None:
+        """Note what is held for the next commit, and what the state has of its bound."""
+        self._meter.holding(records, size_bytes, bounded_keys)
 
     def opening(self) -> None:
-        """Note that a task for the partition is being built."""
+        """Note that a task for the partition is being built: from now on it has to move."""
         self._report.health.not_ready(self._name, "restoring")
+        self._report.health.begin(self._name)
+
+    def stopped(self) -> None:
+        """Note that the partition is not served any more, because the process stops."""
+        self._report.health.forget(self._name)
 
     def gone(self) -> None:
         """Note that the partition is no longer this process's."""
         self._report.health.ready(self._name)
         self._report.health.forget(self._name)
         self._report.forget(self._place.partition)
-        self._lag.set(0)
+        self._meter.gone()
 
     def rebuilt(self, reason: str) -> None:
         """Note that a task was closed dirty."""
-        self._report.metrics.rebuilds.labels(self._place.topic, reason).inc()
+        self._useless_builds += 1
+        self._meter.rebuilt(reason)
 
     def _take(self, figures: dict[str, Any]) -> None:
         """Turn committed totals into what is new since this process first saw the partition.
@@ -236,9 +236,5 @@ class PartitionObserver:
         before = self._counted or accounts
         new = {name: max(accounts[name] - before[name], 0) for name in _SUMMED}
         self._counted = accounts
-        self._events.inc(new["events"])
-        self._duplicates.inc(new["duplicates"])
-        self._dead_letters.inc(new["dead_letters"])
-        self._gaps.set(accounts["gaps"])
-        self._report.metrics.state_keys.labels(*self._labels).set(figures["state_keys"])
+        self._meter.counted(new, gaps=accounts["gaps"], state_keys=figures["state_keys"])
         self._report.update(self._place.partition, figures, new["events"])

@@ -18,6 +18,7 @@ from msgspec import UNSET
 from services.processor.accounts import Accounts
 from services.processor.continuity import Continuity, Verdict
 from services.processor.dead_letters import dead_letter
+from services.processor.formats import UnknownFormatError
 from services.processor.records import Record, RecordBatch
 from services.processor.state import State
 from services.processor.topology import Batch, Outputs, Place, Topology
@@ -26,7 +27,9 @@ from shared.errors import RejectedError
 from shared.events import UNDECODABLE, decoder, readable_source
 from shared.results import LatencyMilliseconds, encode
 
-FORMAT = 1
+# What is written. The state values of 1 had no numbers of their own.
+FORMAT = 2
+KNOWN_FORMATS = (1, 2)
 OFFSET_KEY = b"!offset"
 # How many new state keys one event may take at most, whatever the topology.
 KEYS_PER_EVENT = 2
@@ -49,6 +52,29 @@ class OffsetRecord(msgspec.Struct):
     live_keys: int
 
 
+class _AnyOffsetRecord(msgspec.Struct):
+    """What the offset record of every format has."""
+
+    format: int
+
+
+_decode_format = msgspec.json.Decoder(_AnyOffsetRecord).decode
+_decode_offset_record = msgspec.json.Decoder(OffsetRecord).decode
+
+
+def read_offset_record(value: bytes) -> OffsetRecord:
+    """Return an offset record of any format that is known.
+
+    Raises:
+        UnknownFormatError: another version wrote it.
+        ValueError: it is none.
+    """
+    found = _decode_format(value).format
+    if found not in KNOWN_FORMATS:
+        raise UnknownFormatError("the state", found, KNOWN_FORMATS)
+    return _decode_offset_record(value)
+
+
 @dataclass(frozen=True)
 class Transaction:
     """Everything that becomes visible together.
@@ -59,6 +85,7 @@ class Transaction:
         next_offset: the input offset to commit.
         records: input records in it.
         oldest: record timestamp (ms since the epoch) and number of records, batch by batch.
+        read_bytes: of the batches they came in, as fetched.
     """
 
     outputs: Outputs
@@ -66,6 +93,13 @@ class Transaction:
     next_offset: int
     records: int
     oldest: list[tuple[int, int]]
+    read_bytes: int = 0
+
+    @property
+    def written_bytes(self) -> int:
+        """The size of what it publishes, changelog included."""
+        changes = sum(len(key) + len(value or b"") for key, value in self.changelog)
+        return self.outputs.size_bytes + changes
 
 
 class Partition:
@@ -95,6 +129,7 @@ class Partition:
         self.accounts = Accounts()
         self.next_offset = 0
         self.records = 0
+        self.read_bytes = 0
         self.dead_letter_bytes = dead_letter_bytes
         self._group = group
         self._continuity = Continuity(self.accounts.counts)
@@ -145,6 +180,7 @@ class Partition:
             else:
                 self._admit(Batch(events, records))
         self.next_offset = batch.next_offset
+        self.read_bytes += batch.size_bytes
         self._moved = True
 
     def seal(self, updated_at: str) -> Transaction:
@@ -162,9 +198,11 @@ class Partition:
             FORMAT, self.place.topic, self._group, self.next_offset, self.state.live_keys
         )
         changelog.append((OFFSET_KEY, encode(offset_record)))
-        sealed = Transaction(outputs, changelog, self.next_offset, self.records, self._oldest)
+        sealed = Transaction(
+            outputs, changelog, self.next_offset, self.records, self._oldest, self.read_bytes
+        )
         self._oldest = []
-        self.records = 0
+        self.records = self.read_bytes = 0
         return sealed
 
     def figures(self) -> dict[str, Any]:
@@ -295,10 +333,11 @@ def _run_of(events: Sequence[Any]) -> tuple[Any, Any]:
     Raises:
         RejectedError: an event has a source and no seq, or the other way round.
     """
-    sources = set(map(_source, events))
+    sources = list(map(_source, events))
     seqs = list(map(_seq, events))
-    if len(sources) == 1:
-        (source,) = sources
+    source = sources[0]
+    # Counted rather than put into a set: each event has a text of its own, whose hash is not known yet.
+    if sources.count(source) == len(sources):
         if source is UNSET:
             if seqs.count(UNSET) == len(seqs):
                 return UNSET, UNSET

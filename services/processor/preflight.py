@@ -17,8 +17,8 @@ from aiokafka.errors import (
 from services.processor.topology import Topology
 from shared import topics
 from shared.connecting import Patience, connect, stop_client
-from shared.errors import AccessRefusedError, KafkaUnavailableError, StopServiceError
-from shared.kafka import KafkaClients
+from shared.errors import KafkaUnavailableError, StopServiceError
+from shared.kafka import KafkaClients, Permission, refusal
 from shared.logs import Logger
 
 # A topic that was just created is not known to every broker at once.
@@ -73,8 +73,11 @@ async def look(
     names = {topic: named(topic) for topic in written}
     source, changelog = named(topology.input), named(topics.changelog_of(topology.input))
     try:
-        async with asyncio.timeout(clients.settings.operation_deadline_seconds + _MISSING_BORNE_SECONDS):
-            counts = await _counts(admin, [source, changelog, *names.values()], stopping)
+        seconds = clients.settings.operation_deadline_seconds + _MISSING_BORNE_SECONDS
+        async with asyncio.timeout(patience.a_try(seconds)):
+            needs = [Permission("Read", "topic", topic) for topic in (source, changelog)]
+            needs += [Permission("Write", "topic", topic) for topic in (changelog, *names.values())]
+            counts = await _counts(admin, needs, stopping)
             dead_letters = names[topics.DEAD_LETTERS]
             configs = await _configs(admin, [changelog, dead_letters], log)
     except (KafkaError, TimeoutError) as error:
@@ -98,7 +101,10 @@ def partitions_changed(topic: str, before: int, now: int | None) -> StopServiceE
     )
 
 
-async def _counts(admin: AIOKafkaAdminClient, wanted: list[str], stopping: asyncio.Event) -> dict[str, int]:
+async def _counts(
+    admin: AIOKafkaAdminClient, needs: list[Permission], stopping: asyncio.Event
+) -> dict[str, int]:
+    wanted = list(dict.fromkeys(one.name for one in needs))
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + _MISSING_BORNE_SECONDS
     while True:
@@ -107,9 +113,9 @@ async def _counts(admin: AIOKafkaAdminClient, wanted: list[str], stopping: async
         for topic in described:
             error = for_code(topic["error_code"])
             if error is TopicAuthorizationFailedError:
-                raise AccessRefusedError(
-                    f"Kafka refuses to let us see topic {topic['topic']}: {error.__name__}"
-                )
+                name = topic["topic"]
+                unseen = error(name)
+                raise refusal(unseen, doing=f"see topic {name}", needs=needs) or unseen
             if not topic["error_code"] and topic["partitions"]:
                 counts[topic["topic"]] = len(topic["partitions"])
         missing = [topic for topic in wanted if topic not in counts]

@@ -15,10 +15,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from services.processor.guarantee import TooLargeError
+from services.processor.kafka_watch import KafkaWatch
 from services.processor.membership import Membership
+from services.processor.meters import TopologyMeter
 from services.processor.observation import PartitionObserver, TopologyReport
 from services.processor.preflight import Layout, look, partitions_changed
+from services.processor.sending import TooLargeError
 from services.processor.settings import ProcessorSettings
 from services.processor.task import Gate, Task
 from services.processor.topology import Place, Topology
@@ -32,7 +34,6 @@ _FENCED_PAUSE_SECONDS = 3.0
 _REVOKE_SECONDS = 5.0
 _CLOSE_SECONDS = 4.0
 _TICK_SECONDS = 1.0
-_WATCH_SECONDS = 5.0
 _UNKNOWN_BORNE_SECONDS = 15.0
 _BEAT_BOUND_SECONDS = 15.0
 
@@ -66,6 +67,8 @@ class Processor:
 
     Args:
         make_task: builds a task.
+        keeps_tasks: whether a partition that stays through a rebalance keeps its task: only where another
+            owner in between would have fenced it.
         patience: makes the measure of how long an absent Kafka is borne.
     """
 
@@ -76,6 +79,7 @@ class Processor:
         settings: ProcessorSettings,
         *,
         make_task: MakeTask,
+        keeps_tasks: bool,
         patience: Callable[[], Patience],
         report: TopologyReport,
         log: Logger,
@@ -84,17 +88,21 @@ class Processor:
         self._clients = clients
         self._settings = settings
         self._make_task = make_task
+        self._keeps_tasks = keeps_tasks
         self._patience = patience
         self._report = report
         self._log = log
         self._keepers: dict[int, _Keeper] = {}
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._leaving: dict[asyncio.Task[None], int] = {}
         self._may_commit = asyncio.Event()
         self._layout: Layout | None = None
         self._membership: Membership | None = None
         self._unknown_since: float | None = None
+        self._revoked_at: float | None = None
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._group = clients.settings.named(topology.group)
+        self._assignment = f"an assignment of group {self._group}"
+        self._meter = TopologyMeter(report.metrics, clients.settings.named(topology.input), report.clock)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Process until `stopping` is set, then finish what is in flight, commit, and leave the group.
@@ -107,6 +115,8 @@ class Processor:
         self._layout = await self._look(patience)
         if self._layout is None:
             return
+        self._meter.partitions(self._layout.partitions)
+        self._meter.kafka_answers(answers=True)
         self._membership = membership = Membership(
             self._clients,
             self._settings,
@@ -115,15 +125,16 @@ class Processor:
             on_revoked=self._hold,
             on_assigned=self._assign,
             on_poll=self._check_partitions,
-            on_away=lambda: self._report.health.ended(f"membership {self._topology.name}"),
+            on_away=self._begin_to_wait,
             patience=patience,
             stopping=stopping,
             log=self._log,
         )
+        self._begin_to_wait()
         member = asyncio.create_task(membership.run(), name=f"membership {self._topology.name}")
         ticker = asyncio.create_task(self._tick(), name=f"report {self._topology.name}")
         watch = asyncio.create_task(
-            self._watch_kafka(membership, patience), name=f"watch {self._topology.name}"
+            self._kafka_watch(membership, patience).run(), name=f"watch {self._topology.name}"
         )
         try:
             await asyncio.wait({member, watch, self._failed}, return_when=asyncio.FIRST_COMPLETED)
@@ -150,6 +161,7 @@ class Processor:
         """Not ready → tasks finish and commit → leave the group. Each step has its bound."""
         self._report.health.not_ready(self._topology.name, "draining")
         self._report.health.ended(f"membership {self._topology.name}")
+        self._report.health.came(self._assignment)
         self._stopping.set()
         jobs = [keeper.job for keeper in self._keepers.values()] + list(self._leaving)
         await _end(jobs, self._settings.stop_seconds + _CLOSE_SECONDS, self._log)
@@ -165,25 +177,40 @@ class Processor:
         self._report.close()
 
     async def _hold(self) -> None:
-        """Before a rebalance: no new transaction, and wait until none runs."""
-        self._may_commit.clear()
+        """Before a rebalance: where nothing fences, no new transaction, and wait until none runs.
+
+        Where a fence does, tasks go on until the group has decided: a partition that stays commits all
+        the time, and one that is lost can't, once its next owner has opened it. The group may need as
+        long as a dead member's session for it.
+        """
+        self._revoked_at = asyncio.get_running_loop().time()
+        self._expect_assignment()
+        self._meter.rebalancing()
         self._log.debug("revoked", group=self._group)
+        if self._keeps_tasks:
+            return
+        self._may_commit.clear()
         ends = [asyncio.ensure_future(keeper.gate.idle.wait()) for keeper in self._keepers.values()]
         if ends:
             _, running = await asyncio.wait(ends, timeout=_REVOKE_SECONDS)
             for wait in running:
-                # Its deadline is longer. Whoever gets the partition fences it.
-                wait.cancel()
+                wait.cancel()  # Its deadline is longer.
 
     def _assign(self, partitions: frozenset[int]) -> None:
         """After a rebalance: keep what stays, close what is lost, build what is new. Returns at once."""
         assert self._layout is not None, "the membership begins after the preflight"
-        self._report.metrics.rebalances.labels(self._layout.input).inc()
-        self._report.metrics.partitions.labels(self._layout.input).set(len(partitions))
-        lost = self._keepers.keys() - partitions
-        new = partitions - self._keepers.keys()
+        self._meter.rebalanced(len(partitions))
+        kept = self._keepers.keys() & partitions if self._keeps_tasks else frozenset[int]()
+        lost = self._keepers.keys() - kept
+        new = partitions - kept
+        took = None if self._revoked_at is None else asyncio.get_running_loop().time() - self._revoked_at
         self._log.info(
-            "assigned", group=self._group, partitions=sorted(partitions), new=sorted(new), lost=sorted(lost)
+            "assigned",
+            group=self._group,
+            partitions=sorted(partitions),
+            new=sorted(new),
+            lost=sorted(lost),
+            seconds=None if took is None else round(took, 3),
         )
         if any(partition >= self._layout.partitions for partition in partitions):
             self._fail(partitions_changed(self._layout.input, self._layout.partitions, max(partitions) + 1))
@@ -191,9 +218,10 @@ class Processor:
         for partition in lost:
             keeper = self._keepers.pop(partition)
             keeper.gate.lost.set()
-            self._leaving.add(keeper.job)
-            keeper.job.add_done_callback(self._leaving.discard)
+            self._leaving[keeper.job] = partition
+            keeper.job.add_done_callback(self._leaving.pop)
         self._may_commit.set()
+        self._report.health.came(self._assignment)
         for partition in new:
             self._keepers[partition] = self._keep(partition)
         self._report.health.ready(self._topology.name)
@@ -205,18 +233,19 @@ class Processor:
         gate.idle.set()
         observer = self._report.observer(place)
         observer.opening()
+        before = {job for job, left in self._leaving.items() if left == partition}
         job = asyncio.create_task(
-            self._serve(place, gate, observer, list(self._leaving)), name=f"{place.topic}:{partition}"
+            self._serve(place, gate, observer, before), name=f"{place.topic}:{partition}"
         )
         job.add_done_callback(lambda _: None if gate.ends() else self._fail(_left_unserved(place)))
         return _Keeper(gate, job)
 
     async def _serve(
-        self, place: Place, gate: Gate, observer: PartitionObserver, before: list[asyncio.Task[None]]
+        self, place: Place, gate: Gate, observer: PartitionObserver, before: set[asyncio.Task[None]]
     ) -> None:
         """Serve one partition: build its task, and build it again after any failure but a final one."""
         if before:
-            # The same partition may have been ours a moment ago: its producer has to be closed first.
+            # The partition was ours a moment ago: its producer has to be closed first.
             await asyncio.wait(before, timeout=_CLOSE_SECONDS)
             observer.opening()
         try:
@@ -229,6 +258,8 @@ class Processor:
         finally:
             if gate.lost.is_set():
                 observer.gone()
+            elif gate.stopping.is_set():
+                observer.stopped()
 
     async def _rebuild_until_done(self, place: Place, gate: Gate, observer: PartitionObserver) -> None:
         assert self._layout is not None, "the membership begins after the preflight"
@@ -256,7 +287,8 @@ class Processor:
             if task.was_of_use:
                 patience.worked()
             # What keeps failing is borne as long as a Kafka that does not answer.
-            pause = patience.failed(f"{where}: {why}")
+            # When Kafka is back the partition has to move in its time.
+            pause = min(patience.failed(f"{where}: {why}"), self._report.health.round_seconds)
             if reason == "fenced":
                 pause = max(pause, _FENCED_PAUSE_SECONDS)
             observer.rebuilt(reason)
@@ -277,21 +309,31 @@ class Processor:
         if is_gone or (count is not None and count != self._layout.partitions):
             self._fail(partitions_changed(self._layout.input, self._layout.partitions, count))
 
-    async def _watch_kafka(self, membership: Membership, patience: Patience) -> None:
-        """Notice that Kafka is away even where nothing is waiting for an answer of it.
+    def _begin_to_wait(self) -> None:
+        """Note that there is no poll loop just now, and that an assignment has to come of that."""
+        self._report.health.ended(f"membership {self._topology.name}")
+        self._expect_assignment()
 
-        Raises:
-            StopServiceError: it has been away for `KAFKA_UNAVAILABLE_SECONDS`.
-        """
-        while True:
-            await asyncio.sleep(_WATCH_SECONDS)
-            answers = await membership.kafka_answers()
-            self._report.health.kafka_answers(answers=answers)
-            if answers:
-                patience.worked()
-            elif membership.is_member:
-                patience.failed(f"no broker of {','.join(self._clients.settings.bootstrap_servers)} answers")
-                self._log.warning("kafka_unavailable", group=self._group)
+    def _expect_assignment(self) -> None:
+        # A rebalance takes no longer than its timeout, and begins with a dead member's session at worst.
+        settings = self._settings
+        bound = settings.rebalance_timeout_seconds + settings.session_timeout_seconds
+        bound += self._clients.settings.operation_deadline_seconds
+        self._report.health.expects(self._assignment, bound_seconds=bound)
+
+    def _kafka_watch(self, membership: Membership, patience: Patience) -> KafkaWatch:
+        assert self._layout is not None, "the membership begins after the preflight"
+        layout = self._layout
+        return KafkaWatch(
+            self._clients,
+            who=self._topology.name,
+            topics=[layout.input, layout.changelog, *layout.names.values()],
+            connection=lambda: membership.connection,
+            health=self._report.health,
+            patience=patience,
+            on_answer=lambda answers: self._meter.kafka_answers(answers=answers),
+            log=self._log,
+        )
 
     def _fail(self, error: StopServiceError) -> None:
         if not self._failed.done():

@@ -1,15 +1,14 @@
 """Whole record batches out of the client, instead of one Python object per record.
 
-This is the one module that reaches into the client's internals for reading. It replaces, for a single
-consumer, the class that unpacks a fetch response; everything else (positions, assignment, errors) stays
-the client's own. It was checked with the client version below; on any other, `read_whole_batches` says so
-and leaves the public path in place, which `batches` turns into the same shape.
+This and `shared.header_names` are the modules that reach into the client's internals for reading. It
+replaces, for a single consumer, the classes that unpack a fetch response; everything else (positions,
+assignment, errors) stays the client's own. It was checked with one client version; on any other,
+`read_whole_batches` says so and leaves the public path in place, which `batches` turns into the same shape.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import FunctionType, MethodType
 from typing import Any
 
 import aiokafka
@@ -17,8 +16,10 @@ from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
 
 from services.processor.records import RecordBatch
+from shared.header_names import CHECKED_VERSION, RawRecords, replace_in_fetcher
 
-CHECKED_VERSION = "0.14.0"
+__all__ = ["CHECKED_VERSION", "batches", "read_whole_batches"]
+
 _READ_COMMITTED = fetcher.READ_COMMITTED
 
 
@@ -27,21 +28,28 @@ class _WholeBatches(fetcher.PartitionRecords):  # type: ignore[misc]  # the clie
 
     def _unpack_records(self) -> Iterator[RecordBatch]:
         records = self._records
+        # One count for the answer: batches do not tell their size.
+        size_bytes = records.size_in_bytes()
         while records.has_next():
             batch = records.next_batch()
             if self._check_crcs and not batch.validate_crc():
                 raise CorruptRecordException(f"Invalid CRC - {self._tp}")
             if self._skips(batch):
                 self.next_fetch_offset = batch.next_offset
-                yield RecordBatch([], batch.next_offset)
+                yield RecordBatch([], batch.next_offset, size_bytes)
+                size_bytes = 0
                 continue
-            unpacked = list(batch)
+            try:
+                unpacked = list(batch)
+            except UnicodeDecodeError:
+                unpacked = records.reread(batch)
             if unpacked and unpacked[0].offset < self.next_fetch_offset:
                 # The position lies inside this batch: brokers answer with whole batches.
                 unpacked = [record for record in unpacked if record.offset >= self.next_fetch_offset]
             # From the batch, not from its last record: compaction may have removed that one.
             self.next_fetch_offset = batch.next_offset
-            yield RecordBatch(unpacked, batch.next_offset)
+            yield RecordBatch(unpacked, batch.next_offset, size_bytes)
+            size_bytes = 0
 
     def _skips(self, batch: Any) -> bool:
         """Say whether a batch holds nothing for readers: control records, or an aborted transaction."""
@@ -60,16 +68,7 @@ def read_whole_batches(consumer: aiokafka.AIOKafkaConsumer) -> bool:
     Returns:
         False where this client version was not checked: the consumer is left as it is.
     """
-    stock = fetcher.Fetcher._proc_fetch_request  # noqa: SLF001 — see the module's docstring
-    if aiokafka.__version__ != CHECKED_VERSION or stock.__closure__ is not None:
-        return False
-    # The class is looked up among the function's globals: a copy of the function with globals of its
-    # own changes it for this consumer alone, and restores and tools keep the client's.
-    swapped = FunctionType(
-        stock.__code__, {**stock.__globals__, "PartitionRecords": _WholeBatches}, stock.__name__
-    )
-    consumer._fetcher._proc_fetch_request = MethodType(swapped, consumer._fetcher)  # noqa: SLF001
-    return True
+    return replace_in_fetcher(consumer, PartitionRecords=_WholeBatches, MemoryRecords=RawRecords)
 
 
 def batches(fetched: list[Any]) -> list[RecordBatch]:

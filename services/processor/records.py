@@ -37,12 +37,15 @@ class RecordBatch:
     Attributes:
         records: may be empty: a control batch or an aborted one still moves the position.
         next_offset: where reading goes on after this batch.
+        size_bytes: as fetched; the first batch of an answer has all of it, 0 where it is not known.
     """
 
     records: list[Record]
     next_offset: int
+    size_bytes: int = 0
 
     def split(self, count: int) -> tuple[RecordBatch, RecordBatch]:
         """Return the first `count` records as a batch of their own, and the rest (neither is empty)."""
         head, tail = self.records[:count], self.records[count:]
-        return RecordBatch(head, head[-1].offset + 1), RecordBatch(tail, self.next_offset)
+        first = RecordBatch(head, head[-1].offset + 1, self.size_bytes)
+        return first, RecordBatch(tail, self.next_offset)

@@ -7,19 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
-from services.processor.partition import FORMAT, OFFSET_KEY, OffsetRecord, Partition
+from services.processor.formats import UnknownFormatError
+from services.processor.partition import OffsetRecord, Partition
 from services.processor.record_batches import batches
 from services.processor.records import RecordBatch
+from services.processor.replay import Replay
 from shared.errors import KafkaUnavailableError, StopServiceError
-from shared.kafka import refusal
+from shared.kafka import Permission, refusal
 
 _POLL_MILLISECONDS = 200
-_decode_offset_record = msgspec.json.Decoder(OffsetRecord).decode
 
 _WAYS_OUT = (
     "the state and the committed offset do not belong together, and counting from them would count wrongly. "
@@ -31,10 +31,19 @@ _WAYS_OUT = (
 
 @dataclass(frozen=True)
 class Restored:
-    """What a changelog held. `offset_record` is None where it never had one."""
+    """What a changelog held.
+
+    Attributes:
+        records: how many were read.
+        offset_record: of the last finished step; None where there never was one.
+        left_out: number of keys whose latest record does not belong to the state.
+        hidden: records behind the last stable offset: a transaction is open on the changelog.
+    """
 
     records: int
     offset_record: OffsetRecord | None
+    left_out: int = 0
+    hidden: int = 0
 
 
 class ChangelogReader:
@@ -72,13 +81,14 @@ class ChangelogReader:
         place = self._changelog
         self._consumer.assign([place])
         try:
-            position = (await self._consumer.beginning_offsets([place]))[place]
-            end = (await self._consumer.end_offsets([place]))[place]
-        except KafkaError as error:
-            refused = refusal(error, doing=f"read the changelog {place.topic}")
+            async with asyncio.timeout(self._deadline_seconds):
+                position = (await self._consumer.beginning_offsets([place]))[place]
+                end = (await self._consumer.end_offsets([place]))[place]
+        except (KafkaError, TimeoutError) as error:
+            refused = self._refusal(error)
             raise refused or KafkaUnavailableError(f"the ends of {place} are not known: {error!r}") from error
         self._consumer.seek(place, position)
-        found: OffsetRecord | None = None
+        self._replay = replay = Replay(partition.state.restore)
         records = 0
         loop = asyncio.get_running_loop()
         moved_at = loop.time()
@@ -92,47 +102,76 @@ class ChangelogReader:
             elif loop.time() - moved_at > self._deadline_seconds:
                 raise KafkaUnavailableError(f"no record of {place} for {self._deadline_seconds:g} s")
             for batch in fetched:
-                found = self._take(batch, partition) or found
+                self._take(batch, partition)
                 records += len(batch.records)
                 position = batch.next_offset
             self._on_progress(sum(len(batch.records) for batch in fetched), max(end - position, 0))
-        return Restored(records, found)
+        left_out = replay.left_out
+        partition.state.rewrite(left_out)
+        hidden = (self._consumer.highwater(place) or 0) - (self._consumer.last_stable_offset(place) or 0)
+        return Restored(records, replay.offset_record, len(left_out), hidden)
 
     async def _fetch(self) -> list[RecordBatch]:
         try:
             fetched = await self._consumer.getmany(self._changelog, timeout_ms=_POLL_MILLISECONDS)
         except KafkaError as error:
-            refused = refusal(error, doing=f"read the changelog {self._changelog.topic}")
+            refused = self._refusal(error)
             raise refused or KafkaUnavailableError(f"{self._changelog}: {error!r}") from error
         return batches(fetched.get(self._changelog, []))
 
-    def _take(self, batch: RecordBatch, partition: Partition) -> OffsetRecord | None:
-        found: OffsetRecord | None = None
+    def _refusal(self, error: KafkaError) -> StopServiceError | None:
+        topic = self._changelog.topic
+        return refusal(error, doing=f"read the changelog {topic}", needs=[Permission("Read", "topic", topic)])
+
+    def _take(self, batch: RecordBatch, partition: Partition) -> None:  # noqa: ARG002 — cuts look at it
         for record in batch.records:
             try:
-                if record.key == OFFSET_KEY:
-                    found = _decode_offset_record(record.value) if record.value is not None else None
-                elif record.key is not None:
-                    partition.state.restore(record.key, record.value)
+                self._replay.take(record)
+            except UnknownFormatError as error:
+                raise StopServiceError(
+                    f"{self._changelog.topic}:{self._changelog.partition}@{record.offset}: {error}: run the "
+                    "version that wrote it"
+                ) from error
             except (KeyError, ValueError, AssertionError) as error:
                 raise StopServiceError(
                     f"{self._changelog.topic}:{self._changelog.partition}@{record.offset} is not a state "
-                    f"that this version and topology wrote ({error!r}); {_WAYS_OUT}"
+                    f"that this version and topology wrote ({error!r}). Run the version that wrote it; if "
+                    f"there is none: {_WAYS_OUT}"
                 ) from error
-        return found
 
 
 def starting_offset(
-    restored: Restored, *, committed: int | None, partition: Partition, group: str, where: str
+    restored: Restored,
+    *,
+    committed: int | None,
+    partition: Partition,
+    group: str,
+    where: str,
+    at_least_once: bool = False,
 ) -> int | None:
     """Decide from which input offset a restored partition goes on.
+
+    Args:
+        restored: what the changelog held.
+        committed: the group's offset, None where it has none.
+        partition: with the state that was restored.
+        group: full name.
+        where: the input partition, for the errors.
+        at_least_once: the changelog may be ahead of the group: the records between count twice.
 
     Returns:
         The offset, or None where neither the group nor the changelog knows one: a first start.
 
     Raises:
         StopServiceError: state and offset do not belong together; with both, and the ways out.
+        KafkaUnavailableError: a transaction that ends by itself hides the end of the changelog.
     """
+    if at_least_once and restored.hidden:
+        # Of an exactly_once that died before the settings were changed. What we wrote may lie behind it.
+        raise KafkaUnavailableError(
+            f"{where}: a transaction is open on the changelog, {restored.hidden} records can't be read until "
+            "the broker ends it (PROCESSOR_TRANSACTION_TIMEOUT_SECONDS of whoever left it)"
+        )
     found = restored.offset_record
     live = partition.state.live_keys
     if found is None:
@@ -141,11 +180,6 @@ def starting_offset(
         raise StopServiceError(
             f"{where}: the changelog has {live} keys and no offset record, the group {group} has committed "
             f"{'nothing' if committed is None else committed}: {_WAYS_OUT}"
-        )
-    if found.format != FORMAT:
-        raise StopServiceError(
-            f"{where}: the state has format {found.format}, this version knows {FORMAT}: run the version "
-            "that wrote it"
         )
     if found.group != group or found.input != partition.place.topic:
         raise StopServiceError(
@@ -157,15 +191,27 @@ def starting_offset(
             f"{where}: the changelog should hold {found.live_keys} keys at offset {found.offset} and holds "
             f"{live}, the group has committed {committed}: {_WAYS_OUT}"
         )
-    if committed is not None and committed != found.offset:
-        raise StopServiceError(
-            f"{where}: the changelog stands at offset {found.offset}, the group {group} has committed "
-            f"{committed}: {_WAYS_OUT}"
-        )
-    return found.offset
+    if committed is None or committed == found.offset:
+        return found.offset
+    if at_least_once and committed < found.offset:
+        return committed
+    raise StopServiceError(
+        f"{where}: the changelog stands at offset {found.offset}, the group {group} has committed "
+        f"{committed}: {_WAYS_OUT}{_of_at_least_once(committed < found.offset)}"
+    )
+
+
+def _of_at_least_once(is_ahead: bool) -> str:
+    if not is_ahead:
+        return ""
+    return (
+        ". If PROCESSOR_GUARANTEE was at_least_once before, and the processor did not stop cleanly: start it "
+        "with at_least_once again, let it catch up, stop it with SIGTERM, and change the guarantee then"
+    )
 
 
 def describe(restored: Restored) -> dict[str, Any]:
     """Return what the log says of a restore."""
     found = restored.offset_record
-    return {"records": restored.records, "keys": found.live_keys if found else 0}
+    figures = {"records": restored.records, "keys": found.live_keys if found else 0}
+    return figures | {"left_out": restored.left_out} if restored.left_out else figures

@@ -47,7 +47,9 @@ class ProcessorSettings(Group):
     topologies: CommaSeparated = Field(
         ("behavior", "sensors"), description="behavior, sensors, or the dotted path of one's own"
     )
-    guarantee: Literal["exactly_once"] = Field("exactly_once", description="how results reach Kafka")
+    guarantee: Literal["exactly_once", "at_least_once"] = Field(
+        "exactly_once", description="how results reach Kafka; docs/reliability.md has what may count twice"
+    )
     start: Literal["earliest", "latest"] = Field(
         "earliest", description="where a group without a committed offset starts"
     )

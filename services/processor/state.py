@@ -1,7 +1,7 @@
 """The state of one partition: stores in memory, and what of them changed since the last transaction. Pure.
 
 A changelog key is `{store}/{key}`. What a store holds is encoded once per transaction, however often it
-changed.
+changed. Each value carries the number of its format (`formats`).
 """
 
 from __future__ import annotations
@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, Protocol, TypeVar
 
-import msgspec
-
+from services.processor.formats import Upgrades, ValueFormat, encode_json
 from shared.errors import StateFullError
 
-_encode = msgspec.json.Encoder().encode
-_PRESENT = b"1"
+_PRESENT = 1
 _UNBOUNDED = 2**63
 
 KeyT = TypeVar("KeyT", bound=int | str)
@@ -34,7 +32,15 @@ class Store(Protocol):
         """Yield key and value (None: gone) of what changed since the last call."""
 
     def restore(self, key: str, value: bytes | None) -> None:
-        """Take one changelog record back in; the later one of a key wins."""
+        """Take one changelog record back in; the later one of a key wins.
+
+        Raises:
+            UnknownFormatError: another version wrote it.
+            ValueError: it is not what this store writes.
+        """
+
+    def rewrite(self, key: str) -> None:
+        """Let the next `take_changes` yield this key as it is, or as gone."""
 
 
 class KeyBudget:
@@ -62,12 +68,17 @@ class KeyBudget:
 class KeySet(Generic[KeyT]):
     """Keys that were seen. They are only ever added."""
 
-    def __init__(self, name: str, parse: Callable[[str], KeyT], budget: KeyBudget) -> None:
+    def __init__(
+        self, name: str, parse: Callable[[str], KeyT], budget: KeyBudget, *, format_number: int = 1
+    ) -> None:
         self.name = name
+        self._format = ValueFormat(name, int, number=format_number)
+        self._present = self._format.encode(_PRESENT)
         self._parse = parse
         self._budget = budget
         self._members: set[KeyT] = set()
         self._fresh: set[KeyT] = set()
+        self._rewritten: set[KeyT] = set()
 
     def __len__(self) -> int:
         return len(self._members)
@@ -88,9 +99,12 @@ class KeySet(Generic[KeyT]):
     def take_changes(self) -> Iterator[tuple[bytes, bytes | None]]:
         """Yield what was added since the last call."""
         fresh, self._fresh = self._fresh, set()
-        prefix = self.name
+        prefix, present = self.name, self._present
+        rewritten, self._rewritten = self._rewritten - fresh, set()
         for key in fresh:
-            yield f"{prefix}/{key}".encode(), _PRESENT
+            yield f"{prefix}/{key}".encode(), present
+        for key in rewritten:
+            yield f"{prefix}/{key}".encode(), present if key in self._members else None
 
     def restore(self, key: str, value: bytes | None) -> None:
         """Take one changelog record back in."""
@@ -100,19 +114,25 @@ class KeySet(Generic[KeyT]):
             self._members.discard(member)
             self._budget.left += known
         else:
+            if value != self._present:
+                self._format.decode(value)
             self._members.add(member)
             self._budget.left -= not known
+
+    def rewrite(self, key: str) -> None:
+        """Let the next `take_changes` yield this key, or its tombstone."""
+        self._rewritten.add(self._parse(key))
 
 
 class Table(Generic[ValueT]):
     """A value for each key. Change a value by `put`, also when it is changed in place."""
 
-    def __init__(self, name: str, value_type: type[ValueT], budget: KeyBudget) -> None:
+    def __init__(self, name: str, value_format: ValueFormat[ValueT], budget: KeyBudget) -> None:
         self.name = name
         self._budget = budget
         self._values: dict[str, ValueT] = {}
         self._changed: set[str] = set()
-        self._decode = msgspec.json.Decoder(value_type).decode
+        self._format = value_format
 
     def __len__(self) -> int:
         return len(self._values)
@@ -148,9 +168,10 @@ class Table(Generic[ValueT]):
     def take_changes(self) -> Iterator[tuple[bytes, bytes | None]]:
         """Yield what changed since the last call."""
         changed, self._changed = self._changed, set()
+        prefix = self._format.prefix
         for key in changed:
             value = self._values.get(key)
-            yield f"{self.name}/{key}".encode(), None if value is None else _encode(value)
+            yield f"{self.name}/{key}".encode(), None if value is None else prefix + encode_json(value)
 
     def restore(self, key: str, value: bytes | None) -> None:
         """Take one changelog record back in."""
@@ -159,8 +180,12 @@ class Table(Generic[ValueT]):
             self._values.pop(key, None)
             self._budget.left += known
         else:
-            self._values[key] = self._decode(value)
+            self._values[key] = self._format.decode(value)
             self._budget.left -= not known
+
+    def rewrite(self, key: str) -> None:
+        """Let the next `take_changes` yield this key, or its tombstone."""
+        self._changed.add(key)
 
 
 class State:
@@ -170,20 +195,41 @@ class State:
         self.budget = KeyBudget(max_keys)
         self._stores: dict[str, Store] = {}
 
-    def key_set(self, name: str, parse: Callable[[str], KeyT]) -> KeySet[KeyT]:
-        """Return a new store of seen keys. `parse` makes a key of its text (`int`, `str`)."""
-        return self.attach(KeySet(name, parse, self.budget))
+    def key_set(self, name: str, parse: Callable[[str], KeyT], *, format_number: int = 1) -> KeySet[KeyT]:
+        """Return a new store of seen keys.
 
-    def table(self, name: str, value_type: type[ValueT], *, bounded: bool = True) -> Table[ValueT]:
+        Args:
+            name: of the store.
+            parse: makes a key of its text (`int`, `str`).
+            format_number: another one refuses what was written before; keys are not upgraded.
+        """
+        return self.attach(KeySet(name, parse, self.budget, format_number=format_number))
+
+    def table(
+        self,
+        name: str,
+        value_type: type[ValueT],
+        *,
+        bounded: bool = True,
+        format_number: int = 1,
+        upgrades: Upgrades | None = None,
+    ) -> Table[ValueT]:
         """Return a new store of values.
 
         Args:
             name: of the store.
             value_type: what msgspec encodes and decodes.
             bounded: its keys count towards `PROCESSOR_STATE_MAX_KEYS`; not where they are few by nature.
+            format_number: of the values as they are written now. Raise it whenever an older version
+                would read them wrongly.
+            upgrades: by older format number, what makes the JSON types of the next format of its own.
+
+        Raises:
+            ValueError: the name is taken or holds a slash, or the upgrades leave a gap.
         """
         budget = self.budget if bounded else KeyBudget(_UNBOUNDED)
-        return self.attach(Table(name, value_type, budget))
+        value_format = ValueFormat(name, value_type, number=format_number, upgrades=upgrades)
+        return self.attach(Table(name, value_format, budget))
 
     def attach(self, store: StoreT) -> StoreT:
         """Add a store of another make.
@@ -210,6 +256,18 @@ class State:
 
         Raises:
             KeyError: no store has that name: another topology wrote this.
+            UnknownFormatError: another version wrote this.
+            ValueError: it is not what the store writes.
         """
         store, _, rest = key.decode().partition("/")
         self._stores[store].restore(rest, value)
+
+    def rewrite(self, keys: Iterable[bytes]) -> None:
+        """Have these keys in the next changes, with their value as it is, or as tombstones.
+
+        Raises:
+            KeyError: no store has that name: another topology wrote this.
+        """
+        for key in keys:
+            store, _, rest = key.decode().partition("/")
+            self._stores[store].rewrite(rest)

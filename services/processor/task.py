@@ -31,7 +31,7 @@ from services.processor.restore import ChangelogReader, describe, starting_offse
 from services.processor.settings import ProcessorSettings
 from shared.connecting import stop_client
 from shared.errors import KafkaUnavailableError, RebuildTaskError, StopServiceError, TandemError
-from shared.kafka import refusal
+from shared.kafka import Permission, refusal
 from shared.logs import Logger
 
 # How long getmany waits at most: also how long a stop or a lost partition goes unnoticed.
@@ -68,8 +68,8 @@ class Observer(Protocol):
         `overdue` says that a commit is due.
         """
 
-    def closed(self) -> None:
-        """Note that the task has let go of its partition."""
+    def holding(self, records: int, size_bytes: int, bounded_keys: int) -> None:
+        """Note what is pending, and how many keys count towards the bound of the state; as often."""
 
 
 @dataclass
@@ -172,6 +172,7 @@ class Task:
         # 1. The fence first: after it nobody else moves the committed offset or the changelog.
         await self._guarantee.open()
         committed = await self._guarantee.committed()
+        fenced = self._loop.time()
         # 2. The state.
         self._consumer = await self._make_consumer()
         restored = await self._reader(
@@ -186,7 +187,12 @@ class Task:
         # 3. Where to go on.
         where = f"{self._place.topic}:{self._place.partition}"
         offset = starting_offset(
-            restored, committed=committed, partition=self._partition, group=self._group, where=where
+            restored,
+            committed=committed,
+            partition=self._partition,
+            group=self._group,
+            where=where,
+            at_least_once=self._settings.guarantee == "at_least_once",
         )
         self._consumer.assign([self._place])
         if offset is None:
@@ -204,8 +210,12 @@ class Task:
             offset=offset,
             committed=committed,
             seconds=round(seconds, 3),
+            fence_seconds=round(fenced - began, 3),
             **describe(restored),
         )
+        if restored.offset_record is not None and offset < restored.offset_record.offset:
+            twice = restored.offset_record.offset - offset
+            self._log.warning("changelog_ahead", input=where, counted_twice_at_most=twice)
         if restored.offset_record is not None and committed is None:
             self._log.warning("group_offset_was_gone", input=where, goes_on_from=offset)
             self._touch()
@@ -220,9 +230,10 @@ class Task:
     async def _range(self) -> tuple[int, int]:
         assert self._consumer is not None, "it was made"
         try:
-            low = await self._consumer.beginning_offsets([self._place])
-            high = await self._consumer.end_offsets([self._place])
-        except KafkaError as error:
+            async with asyncio.timeout(self._deadline_seconds):
+                low = await self._consumer.beginning_offsets([self._place])
+                high = await self._consumer.end_offsets([self._place])
+        except (KafkaError, TimeoutError) as error:
             raise self._read_failure(error) from error
         return int(low[self._place]), int(high[self._place])
 
@@ -237,7 +248,7 @@ class Task:
                 if self._due_in() == 0:
                     await self._commit()
                 self._tell_position()
-        if self._gate.stopping.is_set() and not self._gate.lost.is_set() and self._gate.may_commit.is_set():
+        if self._gate.stopping.is_set():
             await self._commit()
 
     async def _fetch(self) -> list[RecordBatch]:
@@ -293,8 +304,8 @@ class Task:
         return True
 
     async def _commit(self) -> None:
-        """Commit what is pending, if anything is and nothing holds it."""
-        if self._pending_since is None or not self._gate.may_commit.is_set():
+        """Commit what is pending, if anything is, nothing holds it, and the partition is still ours."""
+        if self._pending_since is None or not self._gate.may_commit.is_set() or self._gate.lost.is_set():
             return
         now = datetime.fromtimestamp(self._wall_clock(), UTC).isoformat(timespec="milliseconds")
         transaction = self._partition.seal(now)
@@ -316,8 +327,11 @@ class Task:
             self._committed_offset,
             self._partition.next_offset,
             self._last_stable(),
-            overdue=self._due_in() == 0 and self._gate.may_commit.is_set(),
+            # Also while a rebalance holds it: one that never ends is a stall like any other.
+            overdue=self._due_in() == 0,
         )
+        bounded_keys = self._settings.state_max_keys - self._partition.state.budget.left
+        self._observer.holding(self._partition.records, self._partition.size_bytes, bounded_keys)
 
     def _touch(self) -> None:
         if self._pending_since is None:
@@ -367,8 +381,9 @@ class Task:
             )
         )
 
-    def _read_failure(self, error: KafkaError) -> TandemError:
-        refused = refusal(error, doing=f"read topic {self._place.topic}")
+    def _read_failure(self, error: Exception) -> TandemError:
+        needs = [Permission("Read", "topic", self._place.topic)]
+        refused = refusal(error, doing=f"read topic {self._place.topic}", needs=needs)
         return refused or KafkaUnavailableError(f"reading {self._place.topic}: {error!r}")
 
     async def _close(self) -> None:
@@ -378,4 +393,3 @@ class Task:
         if self._consumer is not None:
             closing.append(stop_client(self._consumer, log=self._log))
         await asyncio.gather(*closing)
-        self._observer.closed()

@@ -24,7 +24,9 @@ from confluent_kafka.admin import (
 
 from services.processor.record_batches import CHECKED_VERSION, batches, read_whole_batches
 from services.processor.records import RecordBatch
+from shared.header_names import read_any_header_name
 from tests.conftest import Kafka, create
+from tests.header_names import FIRST_TIMESTAMP, send_any_names
 
 # key, value, headers
 Content = tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]
@@ -69,7 +71,13 @@ async def send(
 
 @contextlib.asynccontextmanager
 async def consuming(
-    kafka: Kafka, place: TopicPartition, *, whole: bool, offset: int = 0, **options: Any
+    kafka: Kafka,
+    place: TopicPartition,
+    *,
+    whole: bool,
+    any_name: bool = False,
+    offset: int = 0,
+    **options: Any,
 ) -> AsyncIterator[AIOKafkaConsumer]:
     settings: dict[str, Any] = {
         "isolation_level": "read_committed",
@@ -80,6 +88,8 @@ async def consuming(
     async with consumer:
         if whole:
             assert read_whole_batches(consumer)
+        if any_name:
+            assert read_any_header_name(consumer)
         consumer.assign([place])
         consumer.seek(place, offset)
         yield consumer
@@ -130,6 +140,87 @@ def some(count: int, start: int = 0) -> list[Content]:
         lambda n: (b"\xff\x00%d" % n, b"", []),
     ]
     return [shapes[number % len(shapes)](number) for number in range(start, start + count)]
+
+
+ANY_NAMES: list[tuple[bytes | None, bytes | None, list[tuple[bytes, bytes | None]]]] = [
+    (b"k0", b"before", [(b"trace", b"1")]),
+    (None, b"v" * 3_000, [(b"tr\xffce", b"\xfe"), ("größe".encode(), None), (b"", b"")]),
+    (b"", None, [(b"\xff\xfe\xc3(", None)] * 2),
+    (b"k3", b"", []),
+    (b"k4", b"behind", [(b"trace", b"")]),
+]
+
+
+@pytest.mark.parametrize("compression", [None, "gzip", "snappy", "lz4", "zstd"])
+@pytest.mark.parametrize("offset", [0, 2, 5])
+async def test_a_header_name_that_is_not_utf8_is_written_out_and_all_else_is_read_as_it_is(
+    kafka: Kafka, place: TopicPartition, compression: str | None, offset: int
+) -> None:
+    async with producing(kafka) as producer:
+        await send(producer, place, [(None, b"first", [])])
+    await send_any_names(
+        kafka.bootstrap_servers, place.topic, place.partition, ANY_NAMES, compression=compression
+    )
+    async with producing(kafka) as producer:
+        await send(producer, place, [(None, b"last", [])])
+    found, position = await read(kafka, place, whole=True, offset=offset)
+    expected = [
+        (1 + number, FIRST_TIMESTAMP + number, key, value, names)
+        for number, ((key, value, _), names) in enumerate(
+            zip(
+                ANY_NAMES,
+                [
+                    (("trace", b"1"),),
+                    (("tr\\xffce", b"\xfe"), ("größe", None), ("", b"")),
+                    (("\\xff\\xfe\\xc3(", None),) * 2,
+                    (),
+                    (("trace", b""),),
+                ],
+                strict=True,
+            )
+        )
+    ]
+    assert [one for one in flat(found) if 0 < one[0] < 6] == [one for one in expected if one[0] >= offset]
+    assert [one[0] for one in flat(found)] == list(range(offset, 7))
+    assert position == 7
+    tolerant, their_position = await read(kafka, place, whole=False, any_name=True, offset=offset)
+    assert (flat(tolerant), their_position) == (flat(found), position)
+
+
+async def test_a_header_name_that_is_not_utf8_changes_nothing_about_transactions_and_append_times(
+    kafka: Kafka, prefix: str
+) -> None:
+    place = TopicPartition(f"{prefix}appended", 0)
+    configs = {"message.timestamp.type": "LogAppendTime", "retention.ms": "-1"}
+    create(kafka.admin, [NewTopic(place.topic, 1, 1, config=configs)])
+    async with producing(kafka, transactional_id=f"{prefix}one") as producer:
+        await transaction(producer, place, some(2), commit=False)
+        await transaction(producer, place, some(2), commit=True)
+    await send_any_names(kafka.bootstrap_servers, place.topic, place.partition, ANY_NAMES)
+    found, position = await read(kafka, place, whole=True)
+    tolerant, their_position = await read(kafka, place, whole=False, any_name=True)
+    assert (flat(tolerant), their_position) == (flat(found), position)
+    assert [one[0] for one in flat(found)] == [3, 4, 6, 7, 8, 9, 10]
+    stamps = {one[1] for one in flat(found) if one[0] >= 6}
+    assert len(stamps) == 1, "a batch is appended at one time"
+    assert stamps.pop() > FIRST_TIMESTAMP + 10**9
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole batches", "record by record"])
+async def test_a_corrupt_batch_with_such_a_name_is_refused_as_any_other(
+    kafka: Kafka, place: TopicPartition, whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stock = fetcher.MemoryRecords
+
+    def corrupted(received: bytes) -> Any:
+        return stock(bytes(received).replace(b"behind", b"beh1nd"))
+
+    monkeypatch.setattr(fetcher, "MemoryRecords", corrupted)
+    await send_any_names(kafka.bootstrap_servers, place.topic, place.partition, ANY_NAMES)
+    async with consuming(kafka, place, whole=whole, any_name=not whole) as consumer:
+        with pytest.raises(CorruptRecordException, match="CRC"):
+            await fetch(consumer, place)
+        assert await consumer.position(place) == 0
 
 
 def values(found: Sequence[RecordBatch]) -> list[bytes | None]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import Kafka, create, create_topics
+from tests.integration.guarded import Guarded, guarded_broker
 from tests.verifier import Service, environment
 
-__all__ = ["Kafka", "create", "create_topics"]
+__all__ = ["Guarded", "Kafka", "create", "create_topics"]
 
 
 @pytest.fixture
@@ -42,3 +44,33 @@ def start_processor(kafka: Kafka, prefix: str, tmp_path: Path) -> Iterator[Calla
     yield start
     for service in started:
         service.end()
+
+
+@pytest.fixture(scope="session")
+def guarded_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """One broker for the run that denies by default; see `guarded`."""
+    with guarded_broker(tmp_path_factory.mktemp("guarded")) as guarded:
+        yield guarded
+
+
+@pytest.fixture
+def guarded(guarded_kafka: Guarded) -> Iterator[Guarded]:
+    """Return that broker; what a test started there ends with it."""
+    yield guarded_kafka
+    guarded_kafka.end_services()
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Show what tests measured: their `record_property("measured", …)`."""
+    lines = [
+        text
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", None) == "call"
+        for name, text in report.user_properties
+        if name == "measured"
+    ]
+    if lines:
+        terminalreporter.section("measured")
+        for line in lines:
+            terminalreporter.write_line(str(line))

@@ -7,14 +7,17 @@ kills itself with SIGKILL: nothing is flushed, closed or committed.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import signal
 import sys
 from typing import Any
 
 from services.processor.__main__ import Application, run
+from services.processor.at_least_once import AtLeastOnce
 from services.processor.guarantee import ExactlyOnce
 from services.processor.restore import ChangelogReader
+from services.processor.settings import ProcessorSettings
 from shared.settings import Settings
 
 FAULT = os.environ.get("FAULT", "")
@@ -52,6 +55,30 @@ class CutGuarantee(ExactlyOnce):
         cut("after_commit")
 
 
+class CutAtLeastOnce(AtLeastOnce):
+    """The same cuts, one between results and changelog, and one in the middle of the changelog."""
+
+    async def publish(self, producer: Any, transaction: Any) -> None:
+        cut("before_produce")
+        await super().publish(producer, transaction)
+        cut("after_outputs")
+
+    async def save(self, producer: Any, transaction: Any) -> None:
+        half = FAULT == "in_changelog" and passes_left == 0
+        if half:
+            # All keys of this step arrive, and no offset record.
+            transaction = dataclasses.replace(transaction, changelog=transaction.changelog[:-1])
+        await super().save(producer, transaction)
+        if half or passes_left:
+            cut("in_changelog")
+        cut("after_produce")
+
+    async def send_offsets(self, producer: Any, transaction: Any) -> None:
+        await super().send_offsets(producer, transaction)
+        cut("after_offsets")
+        cut("after_commit")
+
+
 class CutReader(ChangelogReader):
     def _take(self, batch: Any, partition: Any) -> Any:
         found = super()._take(batch, partition)
@@ -69,9 +96,21 @@ class ForgetfulGuarantee(ExactlyOnce):
         await super().send_offsets(producer, transaction)
 
 
+def weakened(settings: Settings) -> Settings:
+    """Return the settings with at_least_once in place of what they say."""
+    groups = dict(settings._groups)
+    groups[ProcessorSettings] = settings[ProcessorSettings].model_copy(update={"guarantee": "at_least_once"})
+    return Settings(groups, settings.origins)
+
+
 def application(settings: Settings) -> Application:
-    mutant = os.environ.get("MUTANT") == "two_transactions"
-    return Application(settings, guarantee=ForgetfulGuarantee if mutant else CutGuarantee, reader=CutReader)
+    mutant = os.environ.get("MUTANT")
+    if mutant == "at_least_once":
+        settings = weakened(settings)
+    if settings[ProcessorSettings].guarantee == "at_least_once":
+        return Application(settings, guarantee=CutAtLeastOnce, reader=CutReader)
+    guarantee = ForgetfulGuarantee if mutant == "two_transactions" else CutGuarantee
+    return Application(settings, guarantee=guarantee, reader=CutReader)
 
 
 if __name__ == "__main__":

@@ -427,6 +427,11 @@ def acknowledged_or_0(service: Service) -> int:
     return acknowledged(service)
 
 
+def of_behavior(service: Service) -> dict[str, Any]:
+    figures: dict[str, Any] = service.stats()["streams"]["behavior"]
+    return figures
+
+
 def test_a_frozen_broker_makes_it_wait_within_its_buffer_and_lose_nothing(
     own_kafka: Sandbox, prefix: str, start: Start
 ) -> None:
@@ -442,10 +447,15 @@ def test_a_frozen_broker_makes_it_wait_within_its_buffer_and_lose_nothing(
     wait_for_acknowledged(generator, 50_000)
     own_kafka.pause()
     try:
+        time.sleep(1)  # For the acknowledgements that were under way.
+        before = poll(
+            lambda: figures if (figures := of_behavior(generator))["in_flight_bytes"] >= bound else None,
+            30,
+            lambda: f"the buffer is not full: {of_behavior(generator)}",
+        )
         generator.wait_for_line('"kafka_slow"', 30)
-        before = generator.stats()["streams"]["behavior"]
         time.sleep(5)  # Longer than the client's request timeout: it breaks the connection and tries again.
-        after = generator.stats()["streams"]["behavior"]
+        after = of_behavior(generator)
         assert generator.get("/livez")[0] == 200, "an absent Kafka is no reason to be restarted"
     finally:
         own_kafka.resume()

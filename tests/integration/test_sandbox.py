@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, KafkaException, Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
 from sandbox import Sandbox, SandboxError
 
@@ -254,3 +254,55 @@ def test_clients_authenticate_while_administrators_have_a_way_in() -> None:
         with pytest.raises(KafkaException):
             AdminClient(alice | {"sasl.password": "wrong"}).list_topics(timeout=1)
         assert admin(kafka.internal_servers).list_topics(timeout=20).brokers
+
+
+def out_of_sync(servers: str) -> set[int]:
+    """The nodes that are missing among the replicas in sync of some partition.
+
+    Asked by a client that is new: an older one may know the frozen node, and wait for it.
+    """
+    return {
+        node
+        for topic in admin(servers).list_topics(timeout=20).topics.values()
+        for partition in topic.partitions.values()
+        for node in set(partition.replicas) - set(partition.isrs)
+    }
+
+
+def test_each_of_three_nodes_can_be_killed_stopped_and_frozen_while_the_others_go_on() -> None:
+    with Sandbox(nodes=3) as kafka:
+        servers, pids = kafka.bootstrap_servers, kafka.pids
+        client = admin(servers)
+        client.create_topics([NewTopic(TOPIC, 1, 3)])[TOPIC].result(20)
+        write(servers, b"0")
+        assert read(servers, 1) == [b"0"]  # as a member of a group: the topic of offsets is made for it
+        topics = client.list_topics(timeout=20).topics
+        assert {name: len(one.partitions[0].replicas) for name, one in topics.items()} == {
+            TOPIC: 3,
+            "__consumer_offsets": 3,
+        }
+        asked = client.describe_configs([ConfigResource(ResourceType.TOPIC, name) for name in topics])
+        assert {answer.result(20)["min.insync.replicas"].value for answer in asked.values()} == {"2"}
+        first, second, third = kafka.nodes
+        others = f"{first.bootstrap_servers},{second.bootstrap_servers}"
+
+        first.kill()
+        eventually(lambda: out_of_sync(servers) == {1}, "node 1 missed", 30)
+        write(servers, b"1")
+        first.start()
+        eventually(lambda: not out_of_sync(servers), "node 1 in sync", 30)
+
+        second.stop()
+        write(servers, b"2")
+        second.start()
+        eventually(lambda: not out_of_sync(servers), "node 2 in sync", 30)
+
+        third.pause()
+        eventually(lambda: out_of_sync(others) == {3}, "node 3 missed", 60)
+        write(servers, b"3")
+        third.resume()
+        eventually(lambda: not out_of_sync(servers), "node 3 in sync", 30)
+
+        assert kafka.bootstrap_servers == servers
+        assert [now != then for now, then in zip(kafka.pids, pids, strict=True)] == [True, True, False]
+        assert read(servers, 3) == [b"1", b"2", b"3"]

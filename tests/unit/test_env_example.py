@@ -11,7 +11,7 @@ from shared.settings import Group, load
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / ".env.example"
-COMPOSE_FILE = ROOT / "docker-compose.yml"
+COMPOSE_FILES = [ROOT / "docker-compose.yml", ROOT / "docker-compose.cluster.yml"]
 
 
 def as_if_uncommented() -> dict[str, str]:
@@ -67,11 +67,12 @@ def test_words_are_kept_for_fields_without_a_description_only() -> None:
     assert set(env_example.WORDS) == env_example.undescribed()
 
 
-def test_every_variable_of_the_compose_file_is_there() -> None:
-    assert env_example.variables_of_compose(COMPOSE_FILE) == set(env_example.COMPOSE)
+def test_every_variable_of_the_compose_files_is_there() -> None:
+    found = set().union(*map(env_example.variables_of_compose, COMPOSE_FILES))
+    assert found == set(env_example.COMPOSE)
 
 
-def test_defaults_of_the_compose_file_are_those_of_the_file() -> None:
-    text = COMPOSE_FILE.read_text(encoding="utf-8")
+def test_defaults_of_the_compose_files_are_those_of_the_file() -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in COMPOSE_FILES)
     defaults = set(re.findall(r"\$\{(\w+):-([^}]*)\}", text))
     assert defaults == {(name, default) for name, (default, _) in env_example.COMPOSE.items()}

@@ -116,7 +116,7 @@ def test_an_exception_of_the_client_library_is_structured_too_and_shows_no_varia
     assert (line["event"], line["logger"], line["level"], line["service"]) == (
         "Unable to bootstrap from 127.0.0.1:9092",
         "aiokafka",
-        "error",
+        "warning",
         "processor",
     )
     assert line["exception"][0]["exc_value"] == "a password of 18 characters is wrong"

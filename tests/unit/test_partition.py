@@ -187,7 +187,9 @@ def comparable(kafka: Kafka) -> dict[str, Any]:
         )
     )
     return {
-        "state": {key: msgspec.json.decode(value) for key, value in kafka.changelog.items()},
+        "state": {
+            key: msgspec.json.decode(value.removeprefix(b"v1 ")) for key, value in kafka.changelog.items()
+        },
         "purchases": results.get("purchases", []),
         "alerts": results.get("alerts", []),
         "dead letters": letters,

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.processor.formats import UnknownFormatError, Upgrades
 from services.processor.state import KeySet, State, Table
 from shared.errors import StateFullError
 
@@ -146,7 +147,7 @@ def test_a_value_changed_in_place_is_written_when_it_is_put_again() -> None:
     stores.state.take_changes()
     reading.seen = 7
     stores.sensors.put("s", reading)
-    assert stores.state.take_changes() == [(b"sensors/s", b'{"value":1.0,"seen":7}')]
+    assert stores.state.take_changes() == [(b"sensors/s", b'v1 {"value":1.0,"seen":7}')]
 
 
 def test_a_deleted_key_is_a_tombstone_once_and_gives_its_room_back() -> None:
@@ -217,6 +218,93 @@ def test_a_record_that_does_not_fit_its_store_is_refused() -> None:
         Stores().state.restore(b"sensors/s", b'{"value":"x"}')
     with pytest.raises(ValueError, match="invalid literal"):
         Stores().state.restore(b"users/x", b"1")
+
+
+class Measured(msgspec.Struct):
+    """`Reading` two formats later."""
+
+    celsius: float
+    seen: int
+    unit: str
+
+
+def measured_table(state: State, upgrades: Upgrades) -> Table[Measured]:
+    return state.table("sensors", Measured, format_number=3, upgrades=upgrades)
+
+
+UPGRADES: Upgrades = {
+    1: lambda old: {"celsius": old["value"], "seen": old.get("seen", 0)},
+    2: lambda old: old | {"unit": "C"},
+}
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        (b'{"value":1.5}', Measured(1.5, 0, "C")),
+        (b'v1 {"value":1.5,"seen":4}', Measured(1.5, 4, "C")),
+        (b'v2 {"celsius":2.5,"seen":5}', Measured(2.5, 5, "C")),
+        (b'v3 {"celsius":3.5,"seen":6,"unit":"K"}', Measured(3.5, 6, "K")),
+    ],
+    ids=["without a number", "1", "2", "3"],
+)
+def test_values_of_older_formats_are_upgraded_step_by_step_and_written_as_the_newest(
+    stored: bytes, expected: Measured
+) -> None:
+    state = State(max_keys=9)
+    table = measured_table(state, UPGRADES)
+    state.restore(b"sensors/s", stored)
+    state.restore(b"sensors/other", b'v3 {"celsius":0.0,"seen":0,"unit":"C"}')
+    assert table.get("s") == expected
+    assert state.take_changes() == [], "what did not change is not written"
+    table.put("s", expected)
+    assert state.take_changes() == [(b"sensors/s", b"v3 " + msgspec.json.encode(expected))]
+
+
+@pytest.mark.parametrize(
+    ("stored", "said"),
+    [
+        (b'v4 {"anything":1}', "a value of store sensors has format 4, this version knows 2 and 3"),
+        (b'v30 {"celsius":3.5,"seen":6,"unit":"K"}', "has format 30, this version knows 2 and 3"),
+        (b'v1 {"value":1.5}', "has format 1, this version knows 2 and 3"),
+        (b'{"value":1.5}', "has format 1, this version knows 2 and 3"),
+    ],
+)
+def test_a_value_of_a_format_that_is_not_known_is_refused(stored: bytes, said: str) -> None:
+    state = State(max_keys=9)
+    table = measured_table(state, {2: UPGRADES[2]})
+    with pytest.raises(UnknownFormatError, match=said):
+        state.restore(b"sensors/s", stored)
+    assert len(table) == 0
+
+
+def test_a_key_of_another_format_is_refused_and_one_without_a_number_is_of_the_first() -> None:
+    old = Stores()
+    old.state.restore(b"users/7", b"1")
+    old.state.restore(b"users/8", b"v1 1")
+    assert len(old.users) == 2
+    old.users.add([7, 8, 9])
+    assert old.state.take_changes() == [(b"users/9", b"v1 1")]
+    with pytest.raises(UnknownFormatError, match="store users has format 2, this version knows 1"):
+        old.state.restore(b"users/10", b"v2 1")
+    new = State(max_keys=9)
+    users = new.key_set("users", int, format_number=2)
+    with pytest.raises(UnknownFormatError, match="has format 1, this version knows 2"):
+        new.restore(b"users/7", b"1")
+    assert len(users) == 0
+
+
+@pytest.mark.parametrize("upgrades", [{1: UPGRADES[1]}, {0: UPGRADES[1], 1: UPGRADES[1]}, {3: UPGRADES[1]}])
+def test_upgrades_that_leave_a_gap_are_refused_at_once(upgrades: Upgrades) -> None:
+    with pytest.raises(ValueError, match="format 3 needs upgrades from consecutive formats"):
+        measured_table(State(max_keys=9), upgrades)
+
+
+def test_an_upgrade_that_fails_names_store_and_format() -> None:
+    state = State(max_keys=9)
+    measured_table(state, UPGRADES)
+    with pytest.raises(ValueError, match="store sensors: a value of format 1 can't be upgraded: KeyError"):
+        state.restore(b"sensors/s", b"v1 {}")
 
 
 @pytest.mark.parametrize("name", ["users", "a/b"])

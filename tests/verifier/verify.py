@@ -79,6 +79,7 @@ def wait_until_caught_up(
     behind: dict[str, str] = {}
 
     def look() -> bool | None:
+        nonlocal broker
         behind.clear()
         try:
             for topology in topologies:
@@ -86,6 +87,8 @@ def wait_until_caught_up(
             behind.update(open_transactions(broker, output_topics(names, topologies)))
         except KafkaException as error:
             behind["the brokers"] = str(error)
+            # librdkafka's AdminClient asks a coordinator that has moved again and again: a new one finds it.
+            broker = Broker(bootstrap)
         return True if not behind else None
 
     def failure() -> str:

@@ -1,0 +1,103 @@
+"""What both guarantees share: where records go, how they are put into batches, and what a failure means."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import IllegalOperation, KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
+
+from services.processor.partition import Transaction
+from services.processor.topology import OutputRecord
+from shared.errors import RebuildTaskError, TandemError
+from shared.kafka import Permission, refusal
+
+BATCH_BYTES = 256 * 1024
+RETRY_MILLISECONDS = 10
+
+# Everything that the client is known to raise out of sending. Its state machine is made of asserts.
+FAILURES = (KafkaError, IllegalOperation, AssertionError, TimeoutError, OSError)
+_TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
+
+
+class TooLargeError(RebuildTaskError):
+    """A broker refused a record for its size. Nothing of its transaction, or step, is committed."""
+
+
+class Routes:
+    """Where results go: to the input's partition modulo the topic's count, never by a hash of the key.
+
+    Args:
+        names: full name by topic name.
+        counts: number of partitions by full name.
+    """
+
+    def __init__(self, names: dict[str, str], counts: dict[str, int], *, changelog: str) -> None:
+        self._names = names
+        self._counts = counts
+        self.changelog = changelog
+
+    @property
+    def topics(self) -> list[str]:
+        """The full names of all topics that are written."""
+        return [*self._names.values(), self.changelog]
+
+    def permissions(self, *, source: str, group: str) -> list[Permission]:
+        """Return what writing them and committing an offset of `source` takes, as `refusal` takes it."""
+        return [
+            # The first of the topics: the client forgets the name where it is the offset that is refused.
+            Permission("Read", "topic", source),
+            *(Permission("Write", "topic", topic) for topic in self.topics),
+            Permission("Read", "group", group),
+        ]
+
+    def outputs(
+        self, transaction: Transaction, partition: int
+    ) -> Iterator[tuple[str, int, list[OutputRecord]]]:
+        """Yield topic, partition and records of the results."""
+        for topic, records in transaction.outputs.by_topic.items():
+            name = self._names[topic]
+            yield name, partition % self._counts[name], records
+
+    def of(self, transaction: Transaction, partition: int) -> Iterator[tuple[str, int, list[OutputRecord]]]:
+        """Yield topic, partition and records of everything a transaction writes."""
+        yield from self.outputs(transaction, partition)
+        changes = [OutputRecord(key, value) for key, value in transaction.changelog]
+        yield self.changelog, partition, changes
+
+
+def batches_of(producer: AIOKafkaProducer, records: list[OutputRecord]) -> Iterator[Any]:
+    """Yield record batches that hold `records` in order."""
+    batch = producer.create_batch()
+    for key, value, headers in records:
+        if batch.append(timestamp=None, key=key, value=value, headers=list(headers)) is None:
+            batch.close()
+            yield batch
+            batch = producer.create_batch()
+            # The first record of a batch is taken whatever its size: the broker has the last word on it.
+            batch.append(timestamp=None, key=key, value=value, headers=list(headers))
+    if batch.record_count():
+        batch.close()
+        yield batch
+
+
+async def acknowledged(futures: list[Any]) -> None:
+    """Wait until each batch is acknowledged, and raise the first failure there is.
+
+    A refused batch fails nothing but its own future.
+    """
+    outcomes = await asyncio.gather(*futures, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+
+
+def failure(error: BaseException, doing: str, *, needs: Sequence[Permission] = ()) -> TandemError:
+    """Return what a failure of the client means for the task; `needs` as `refusal` takes it."""
+    refused = refusal(error, doing=doing, needs=needs)
+    if refused is not None:
+        return refused
+    text = f"could not {doing}: {error!r}"
+    return TooLargeError(text) if isinstance(error, _TOO_LARGE) else RebuildTaskError(text)
