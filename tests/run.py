@@ -1,14 +1,16 @@
 """`make test`: lint, types, import rules and every tier of tests, with a table at the end.
 
-    python tests/run.py [lint] [unit] [contract] [integration] [faults] [containers]
+    python tests/run.py [lint] [rules] [unit] [contract] [integration] [faults] [containers]
 
-Without arguments: all but `faults`. Ends with 0 only if all that ran passed. The one tier that may
-be left out is `containers`, where no Docker engine answers; the last lines say so.
+Without arguments: all but `faults`. Ends with 0 only if all that ran passed. Two steps may be left out:
+`containers`, where no Docker engine answers, and `rules`, where there is no promtool. The last lines say so.
+With CI=true a missing promtool is a failure.
 """
 
 import os
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
-DEFAULT = ("lint", "unit", "contract", "integration", "containers")
+DEFAULT = ("lint", "rules", "unit", "contract", "integration", "containers")
 
 LINT = (
     ("ruff", "check", "."),
@@ -28,6 +30,11 @@ LINT = (
     ("lint-imports",),
 )
 LINT_SECONDS = 600.0
+
+# Prometheus' own tool: the rules and the example are well-formed, and the rules do what their tests say.
+RULES = (("check", "config", "prometheus.yml"), ("test", "rules", "alerts.test.yml"))
+RULES_FOLDER = ROOT / "deploy" / "prometheus"
+RULES_SECONDS = 300.0
 TIER_SECONDS = {
     "unit": 600.0,
     "contract": 900.0,
@@ -46,6 +53,7 @@ REASON = re.compile(r"FAILED |ERROR |INTERNALERROR> |!{3,}")
 REASONS_SHOWN = 20
 
 NO_ENGINE = "no Docker engine answers `docker info`"
+NO_PROMTOOL = "no promtool on PATH; scripts/promtool gets one"
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,7 @@ class Result:
         return {True: "passed", False: "FAILED", None: "not run"}[self.passed]
 
 
-def run(command: Sequence[str], limit_seconds: float) -> tuple[int, list[str]]:
+def run(command: Sequence[str], limit_seconds: float, folder: Path = ROOT) -> tuple[int, list[str]]:
     """Run a command with its output shown; SIGINT, then SIGKILL, when the time is over.
 
     Returns its exit code, 1 when it was stopped, and the last lines it wrote.
@@ -73,7 +81,7 @@ def run(command: Sequence[str], limit_seconds: float) -> tuple[int, list[str]]:
     environment["PATH"] = f"{BIN}{os.pathsep}{environment.get('PATH', '')}"
     process = subprocess.Popen(
         command,
-        cwd=ROOT,
+        cwd=folder,
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -144,6 +152,26 @@ def lint() -> Result:
     return Result("lint", not failed, time.monotonic() - started, detail)
 
 
+def rules() -> Result:
+    """The alert rules, by promtool: the one that $PROMTOOL names, or the one on the PATH."""
+    started = time.monotonic()
+    say("deploy/prometheus")
+    promtool = os.environ.get("PROMTOOL") or shutil.which(
+        "promtool", path=f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"
+    )
+    if promtool is None:
+        missing = False if os.environ.get("CI") == "true" else None
+        return Result("rules", missing, time.monotonic() - started, NO_PROMTOOL)
+    failed = []
+    for arguments in RULES:
+        say(" ".join(["promtool", *arguments]))
+        code, _ = run([promtool, *arguments], RULES_SECONDS, RULES_FOLDER)
+        if code:
+            failed.append(" ".join(["promtool", *arguments]))
+    detail = f"failed: {', '.join(failed)}" if failed else "promtool: check config, test rules"
+    return Result("rules", not failed, time.monotonic() - started, detail)
+
+
 def tier(name: str) -> Result:
     """One folder of tests."""
     started = time.monotonic()
@@ -193,16 +221,19 @@ def main(names: Sequence[str]) -> int:
 
     Returns the exit code: 0 when nothing failed, 1, 2 for a name that is none, 130 after Ctrl-C.
     """
-    unknown = [name for name in names if name != "lint" and name not in TIER_SECONDS]
+    steps = {"lint": lint, "rules": rules}
+    unknown = [name for name in names if name not in steps and name not in TIER_SECONDS]
     if unknown:
-        sys.stderr.write(f"no such step: {', '.join(unknown)}; there are lint, {', '.join(TIER_SECONDS)}\n")
+        sys.stderr.write(
+            f"no such step: {', '.join(unknown)}; there are {', '.join([*steps, *TIER_SECONDS])}\n"
+        )
         return 2
     started = time.monotonic()
     results: list[Result] = []
     interrupted = False
     for name in names or DEFAULT:
         try:
-            results.append(lint() if name == "lint" else tier(name))
+            results.append(steps[name]() if name in steps else tier(name))
         except KeyboardInterrupt:
             results.append(Result(name, False, 0.0, "interrupted"))
             interrupted = True
