@@ -1,4 +1,4 @@
-"""docker-compose.yml as a user runs it, under a project name, an image name and ports of its own.
+"""A compose file as a user runs it, under a project name, an image name and ports of its own.
 
 Every command has a deadline. Nothing is left behind: leaving the context removes containers, volume, network
 and image, and where this process is killed first, a small shell that waits for its end does the same.
@@ -17,6 +17,16 @@ from typing import Any, Final, Self
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 COMPOSE_FILE: Final = ROOT / "docker-compose.yml"
+CLUSTER_FILE: Final = ROOT / "docker-compose.cluster.yml"
+# The brokers of each file, and the variables that say where they are published.
+BROKERS: Final = {
+    COMPOSE_FILE: {"kafka": "TANDEM_KAFKA_PORT"},
+    CLUSTER_FILE: {
+        "kafka-1": "TANDEM_KAFKA_PORT",
+        "kafka-2": "TANDEM_KAFKA_PORT_2",
+        "kafka-3": "TANDEM_KAFKA_PORT_3",
+    },
+}
 # Below the ports that Linux hands out to connections by itself.
 PORTS: Final = range(20_000, 32_000)
 BUILD_SECONDS: Final = 600
@@ -81,9 +91,18 @@ def engine_answers() -> bool:
         return False
 
 
-def services_without_settings() -> dict[str, Any]:
-    """Return the services as docker-compose.yml defines them where no variable is set."""
-    command = ["docker", "compose", "--env-file", os.devnull, "--file", str(COMPOSE_FILE)]
+def services_without_settings(compose_file: Path = COMPOSE_FILE) -> dict[str, Any]:
+    """Return the services as a compose file defines them where no variable is set."""
+    command = [
+        "docker",
+        "compose",
+        "--env-file",
+        os.devnull,
+        "--file",
+        str(compose_file),
+        "--profile",
+        "console",
+    ]
     found: dict[str, Any] = json.loads(
         run([*command, "config", "--format", "json"], environment=plain_environment())
     )
@@ -114,31 +133,36 @@ class Stack:
     Args:
         folder: an empty one, for the `.env` file.
         settings: what stands in that file.
+        compose_file: one of those in BROKERS.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, object]) -> None:
+    def __init__(
+        self, folder: Path, settings: Mapping[str, object], compose_file: Path = COMPOSE_FILE
+    ) -> None:
         self.project = f"tandem-test-{secrets.token_hex(4)}"
         self.image = f"{self.project}:test"
-        self.kafka_port, self.generator_port = free_ports(2)
+        variables = BROKERS[compose_file]
+        self.generator_port, *ports = free_ports(1 + len(variables))
+        self.kafka_ports = dict(zip(variables, ports, strict=True))
         self.env_file = folder / ".env"
         self.env_file.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         self._environment = plain_environment() | {
             "TANDEM_IMAGE": self.image,
             "TANDEM_ENV_FILE": str(self.env_file),
-            "TANDEM_KAFKA_PORT": str(self.kafka_port),
+            **{variables[broker]: str(port) for broker, port in self.kafka_ports.items()},
             "TANDEM_GENERATOR_PORT": str(self.generator_port),
         }
         # --env-file: what the checkout's own .env says about ports and names stays out.
         self._command = [
             *("docker", "compose", "--project-name", self.project, "--env-file", str(self.env_file)),
-            *("--file", str(COMPOSE_FILE), "--project-directory", str(ROOT)),
+            *("--file", str(compose_file), "--project-directory", str(ROOT)),
         ]
         self._guard: subprocess.Popen[bytes] | None = None
 
     @property
     def bootstrap_servers(self) -> str:
         """Kafka as this machine reaches it."""
-        return f"127.0.0.1:{self.kafka_port}"
+        return ",".join(f"127.0.0.1:{port}" for port in self.kafka_ports.values())
 
     def __enter__(self) -> Self:
         self._guard = subprocess.Popen(
@@ -202,7 +226,7 @@ class Stack:
     def _is_up(self, processors: int) -> bool:
         """Whether `up` would find nothing to do: it takes seconds to find that out."""
         listed = self.compose("ps", "--all", "--format", "{{.Service}} {{.State}} {{.Health}}").splitlines()
-        wanted = ["kafka", "generator", *["processor"] * processors]
+        wanted = [*self.kafka_ports, "generator", *["processor"] * processors]
         return sorted(listed) == sorted([*(f"{one} running healthy" for one in wanted), "topics exited "])
 
     def console(self, *arguments: str, timeout_seconds: float = COMMAND_SECONDS) -> list[dict[str, Any]]:

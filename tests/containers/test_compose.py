@@ -7,7 +7,6 @@ of it with what should be there, after everything that the tests before have don
 
 import json
 import urllib.request
-from collections.abc import Callable
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -17,42 +16,25 @@ from confluent_kafka.admin import AdminClient
 
 from tests.containers.conftest import SETTINGS
 from tests.containers.stack import CommandError, Stack, run, services_without_settings
+from tests.containers.watching import (
+    GRACE_SECONDS,
+    NAMES,
+    PARTITIONS,
+    WAIT_SECONDS,
+    committed,
+    states,
+    wait_for,
+    wait_until_counting_goes_on,
+)
 from tests.verifier import verify, wait_until_caught_up
 from tests.verifier.broker import Broker, open_transactions
-from tests.verifier.contract import TOPOLOGIES, Names, Topology
-from tests.verifier.polling import poll
+from tests.verifier.contract import TOPOLOGIES, Topology
 from tests.verifier.verify import output_topics
 
 # The first test of a run builds the image, and may have to pull what it is made of.
 pytestmark = pytest.mark.timeout(900)
 
-NAMES = Names()
-PARTITIONS = list(range(6))
-GRACE_SECONDS = 40
-WAIT_SECONDS = 60.0
 KILLED = 137
-
-
-def wait_for(what: str, look: Callable[[], bool], seconds: float = WAIT_SECONDS) -> None:
-    poll(lambda: look() or None, seconds, lambda: f"not seen: {what}", interval_seconds=0.2)
-
-
-def committed(broker: Broker, topology: Topology) -> dict[int, int]:
-    partitions = broker.partitions([NAMES.inputs[topology]])
-    offsets = broker.committed(NAMES.groups[topology], partitions)
-    return {partition.number: offset or 0 for partition, offset in offsets.items()}
-
-
-def wait_until_counting_goes_on(broker: Broker) -> None:
-    """Wait until each partition of user events has moved, and the readings as a whole (five sensors)."""
-    users, readings = committed(broker, "behavior"), sum(committed(broker, "sensors").values())
-
-    def moved() -> bool:
-        now = committed(broker, "behavior")
-        return all(now[number] > users[number] for number in PARTITIONS)
-
-    wait_for(f"user events counted on every partition beyond {users}", moved)
-    wait_for("readings counted", lambda: sum(committed(broker, "sensors").values()) > readings)
 
 
 def shares(stack: Stack, topology: Topology) -> list[list[int]]:
@@ -72,11 +54,6 @@ def wait_until_shared(stack: Stack, members: int) -> None:
 
     for topology in TOPOLOGIES:
         wait_for(f"{topology} shared by {members}", partial(shared, topology))
-
-
-def states(stack: Stack, service: str) -> list[tuple[str, int]]:
-    found = [container["State"] for container in stack.containers(service)]
-    return [(state["Status"], state["ExitCode"]) for state in found]
 
 
 def print_config(stack: Stack, service: str) -> dict[str, str]:
@@ -147,7 +124,7 @@ def test_ports_are_published_on_the_loopback_address_only_and_none_of_the_proces
         for service in ("kafka", "topics", "generator", "processor")
     }
     assert published == {
-        "kafka": [("127.0.0.1", stack.kafka_port)],
+        "kafka": [("127.0.0.1", stack.kafka_ports["kafka"])],
         "topics": [],
         "generator": [("127.0.0.1", stack.generator_port)],
         "processor": [],
