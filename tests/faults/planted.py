@@ -61,10 +61,20 @@ class Unsought(CutGuarantee):
             await self.open()
 
 
+class Forgetful(CutGuarantee):
+    """That a transactional request was repeated is forgotten: a late copy meets the next transaction."""
+
+    async def open(self) -> None:
+        await super().open()
+        blind = {"retried": property(lambda _: False, lambda *_: None)}
+        self._watched.__class__ = type("Blind", (type(self._watched),), blind)
+
+
 MUTANTS: dict[str, Callable[..., Guarantee]] = {
     "skipped_fence": Unfenced,
     "unawaited_sends": Hasty,
     "forgotten_seek": Unsought,
+    "forgotten_copies": Forgetful,
 }
 
 

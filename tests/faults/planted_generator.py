@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from services.generator.__main__ import run
+from services.generator.__main__ import main
 from services.generator.ledger import Account
 
 if __name__ == "__main__":
@@ -16,5 +16,5 @@ if __name__ == "__main__":
         return first
 
     Account.number = claim  # type: ignore[method-assign]
-    Account.acknowledge = lambda *_: None  # type: ignore[assignment,method-assign]
-    sys.exit(run())
+    Account.acknowledge = lambda *_: None  # type: ignore[method-assign]
+    sys.exit(main())

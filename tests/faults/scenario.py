@@ -24,7 +24,15 @@ from tests.faults import scenarios
 from tests.faults.cluster import Cluster
 from tests.faults.stage import Fault, Stage
 from tests.faults.watch import Watch
-from tests.verifier import BackgroundLoad, LoadPlan, Report, SensorRules, verify, wait_until_caught_up
+from tests.verifier import (
+    BackgroundLoad,
+    Difference,
+    LoadPlan,
+    Report,
+    SensorRules,
+    verify,
+    wait_until_caught_up,
+)
 from tests.verifier.broker import Broker
 from tests.verifier.contract import TOPOLOGIES
 
@@ -45,7 +53,9 @@ class Scenario:
         partitions: of each input topic.
         broker_properties: settings of Kafka; a scenario that has some gets a cluster of its own.
         rules: of the sensor topology, where the scenario's processors have settings of their own.
-        catches: the mutants (see `planted`) that this scenario has to catch.
+        catches: the mutants (see `planted`) that this scenario has to catch: by results that are not what the
+            input calls for,
+        caught_by: or by an error with this text.
         ends_stopped: the processors refused and have ended: only what they had committed is compared.
         slow: takes minutes; the soak draws it once.
     """
@@ -58,6 +68,7 @@ class Scenario:
     broker_properties: Mapping[str, str] = field(default_factory=dict)
     rules: SensorRules | None = None
     catches: tuple[str, ...] = ()
+    caught_by: str = ""
     ends_stopped: bool = False
     slow: bool = False
 
@@ -84,6 +95,12 @@ class Outcome:
     def ok(self) -> bool:
         """Whether it ran to its end and nothing differs."""
         return not self.error and self.report is not None and self.report.ok
+
+    @property
+    def harm(self) -> list[Difference]:
+        """Results that are not what the input calls for. Work that was left unfinished is none."""
+        differences = self.report.differences if self.report is not None else []
+        return [one for one in differences if one.kind not in {"behind", "open"}]
 
     @property
     def text(self) -> str:
@@ -120,7 +137,7 @@ def run(one: Scenario, cluster: Cluster, *, seed: int, folder: Path, mutant: str
     """
     folder.mkdir(parents=True, exist_ok=True)
     outcome = Outcome(one.name, seed)
-    prefix = f"f{seed:x}."
+    prefix = f"f{seed:x}{mutant}."
     began = time.monotonic()
     plan = LoadPlan(**{"seed": seed, "users": USERS, **one.load})
     stage: Stage | None = None
@@ -145,6 +162,8 @@ def run(one: Scenario, cluster: Cluster, *, seed: int, folder: Path, mutant: str
             stage.close()
         try:
             cluster.mend()
+            if outcome.report is None and stage is not None:
+                outcome.report = verify(cluster.servers, prefix, rules=one.rules)
             keep_or_forget(outcome, cluster, prefix, folder)
         except Exception:  # noqa: BLE001 - the same
             outcome.error += traceback.format_exc()

@@ -167,7 +167,7 @@ def test_in_the_dark_nothing_passes_and_then_it_comes_late_or_never(
 
 
 def test_delay_and_drip_take_their_time(network: Network, client: Client) -> None:
-    for weather in (Weather(delay_seconds=(0.1, 0.2)), Weather(bytes_per_second=50_000)):
+    for weather in (Weather(delay_seconds=(0.1, 0.2)), Weather(bytes_per_second=25_000)):
         network.weather = weather
         began = time.monotonic()
         assert client.asks(Api.PRODUCE, 5_000) is not None

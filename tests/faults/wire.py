@@ -20,6 +20,7 @@ FRAMES_QUEUED = 16
 FRAME_BYTES = 128 * 1024 * 1024
 PIECE_BYTES = 2_048
 ANSWER_SECONDS = 10.0
+FLUSH_SECONDS = 2.0
 
 
 class Api(Enum):
@@ -126,6 +127,10 @@ class Connection:
         finally:
             self.network.connections.discard(self)
             self._client.transport.abort()
+            # What was handed on arrives, unless the fault was a reset.
+            self._broker.close()
+            with contextlib.suppress(OSError, TimeoutError):
+                await asyncio.wait_for(self._broker.wait_closed(), FLUSH_SECONDS)
             await close(self._broker)
 
     async def _take_requests(self, queue: Queue) -> None:
@@ -170,7 +175,7 @@ class Connection:
                 raise _OverError
             if way in self.dropped:
                 self.network.lost += 1
-            elif self._waits_for is None or way is Way.REQUESTS:
+            elif way is Way.REQUESTS or self._waits_for is None:
                 await self._write(frame, writer)
 
     async def _write(self, frame: bytes, writer: asyncio.StreamWriter) -> None:
@@ -182,7 +187,12 @@ class Connection:
             writer.write(piece)
             self.network.dripped += 1
             await asyncio.sleep(len(piece) / rate)
-        await writer.drain()
+        try:
+            await writer.drain()
+        except OSError:
+            if self._waits_for is None or writer is not self._client:
+                raise
+            # The client was cut off in the middle of an answer; its request is still to be handed on.
 
 
 async def _frame(reader: asyncio.StreamReader) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from tests.faults.scenario import scenario
@@ -10,7 +12,7 @@ from tests.faults.stage import Stage
 SMALL_BYTES = 20_000
 
 
-def goes_through_kills(stage: Stage, **settings: object) -> None:
+def goes_through_kills(stage: Stage, **settings: Any) -> None:
     """Kill three processors at random moments; a fourth goes on."""
     for _ in range(3):
         victim = stage.processor(**settings)
