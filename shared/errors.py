@@ -4,7 +4,8 @@
 TandemError
 ├── BadConfigurationError   say all of it, exit 2
 ├── StopServiceError        say it as the last log line, exit 1
-│   └── AccessRefusedError  a wrong password, protocol or permission: no retry will help
+│   ├── AccessRefusedError  a wrong password, protocol or permission: no retry will help
+│   └── StateInDoubtError   look once more, then say it and exit 1
 ├── KafkaUnavailableError   bear it until KAFKA_UNAVAILABLE_SECONDS is over, then stop the service
 ├── RebuildTaskError        close the task dirty and build it again from what is committed
 │   └── TaskFencedError     the same, after a pause: somebody else owns the partition
@@ -34,6 +35,10 @@ class StopServiceError(TandemError):
 
 class AccessRefusedError(StopServiceError):
     """Kafka answered, and refused: password, certificate, protocol or permission."""
+
+
+class StateInDoubtError(StopServiceError):
+    """State and committed offset do not belong together, as far as Kafka's answers go."""
 
 
 class KafkaUnavailableError(TandemError):

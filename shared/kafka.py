@@ -28,7 +28,7 @@ from shared import tls
 from shared.errors import AccessRefusedError, StopServiceError
 from shared.settings import KafkaSettings
 
-__all__ = ["FENCED", "REFUSALS", "KafkaClients", "Permission", "principal", "refusal"]
+__all__ = ["FENCED", "KafkaClients", "Permission", "principal", "refusal"]
 
 # Raised when a later producer took the transactional id. The client shows the same fact in several
 # ways after the first one (AssertionError, IllegalOperation): callers treat any failure as doubt.
@@ -48,7 +48,6 @@ _RESOURCES: dict[type[Exception], str] = {
     TransactionalIdAuthorizationFailed: "transactional id",
 }
 _NO_PERMISSION = tuple(_RESOURCES)
-REFUSALS: tuple[type[BaseException], ...] = (*_WRONG_LOGIN, *_NO_PERMISSION)
 
 
 class Permission(NamedTuple):

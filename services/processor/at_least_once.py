@@ -30,6 +30,7 @@ from services.processor.sending import (
     acknowledged,
     batches_of,
     failure,
+    placed,
 )
 from services.processor.topology import OutputRecord
 from shared.connecting import stop_client
@@ -84,14 +85,12 @@ class AtLeastOnce:
         self._needs = routes.permissions(source=place.topic, group=group)
 
     async def open(self) -> None:
-        """Start the producer and claim the changelog: what earlier writers add from now on is left out.
+        """Start the producer.
 
         Raises:
             RebuildTaskError: it did not work this time.
-            KafkaUnavailableError: this process has no place in the group just now.
             StopServiceError: it is not permitted.
         """
-        self._writer = self._make_writer(self._place)
         producer = self._clients.producer(
             enable_idempotence=True,
             acks="all",
@@ -105,8 +104,23 @@ class AtLeastOnce:
                 await producer.start()
                 for topic in self._routes.topics:
                     await producer.partitions_for(topic)
-                claim = OutputRecord(WRITER_KEY, b"", self._headers(0))
-                await self._send(producer, self._routes.changelog, self._place.partition, [claim])
+        except FAILURES as error:
+            raise failure(error, f"write for {self._group}", needs=self._needs) from error
+
+    async def claim(self) -> int:
+        """Claim the changelog: what earlier writers add from now on is left out.
+
+        Raises:
+            RebuildTaskError: it did not work this time.
+            KafkaUnavailableError: this process has no place in the group just now.
+            StopServiceError: it is not permitted.
+        """
+        assert self._producer is not None, "open comes first"
+        self._writer = self._make_writer(self._place)
+        claim = OutputRecord(WRITER_KEY, b"", self._headers(0))
+        try:
+            async with asyncio.timeout(self._deadline_seconds):
+                return await placed(self._producer, claim, self._routes.changelog, self._place.partition)
         except FAILURES as error:
             doing = f"claim the changelog {self._routes.changelog}"
             raise failure(error, doing, needs=self._needs) from error
@@ -153,7 +167,7 @@ class AtLeastOnce:
 
     async def send_offsets(self, producer: AIOKafkaProducer, transaction: Transaction) -> None:  # noqa: ARG002
         """Step 4: commit the input offset as a member of the group."""
-        assert self._writer is not None, "open comes first"
+        assert self._writer is not None, "claim comes first"
         await self._commit_offset(self._place, transaction.next_offset, writer=self._writer)
 
     async def _send(
@@ -171,5 +185,5 @@ class AtLeastOnce:
         await acknowledged([await producer.send_batch(last, topic, partition=partition)])
 
     def _headers(self, next_offset: int) -> tuple[tuple[str, bytes | None], ...]:
-        assert self._writer is not None, "open comes first"
+        assert self._writer is not None, "claim comes first"
         return ((WRITER_HEADER, self._writer.header(next_offset)),)

@@ -13,7 +13,8 @@ Two things of the client are not taken as they are, for this producer alone (che
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 from aiokafka import AIOKafkaProducer
@@ -24,6 +25,7 @@ from aiokafka.protocol.transaction import InitProducerIdRequest
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from services.processor.partition import Transaction
+from services.processor.replay import WRITER_KEY
 from services.processor.sending import (
     BATCH_BYTES,
     FAILURES,
@@ -32,7 +34,9 @@ from services.processor.sending import (
     acknowledged,
     batches_of,
     failure,
+    placed,
 )
+from services.processor.topology import OutputRecord
 from shared.connecting import stop_client
 from shared.errors import RebuildTaskError, StopServiceError, TandemError, TaskFencedError
 from shared.kafka import FENCED, KafkaClients, Permission
@@ -45,10 +49,17 @@ class Guarantee(Protocol):
     """What a task needs to make its results durable. One object serves from `open` to `close`."""
 
     async def open(self) -> None:
-        """Connect, and shut out whoever served this partition before."""
+        """Connect, and where it can be done, shut out whoever served this partition before."""
+
+    async def claim(self) -> int:
+        """Write a mark into the changelog, after `open`, and return its offset.
+
+        A restore that has read its own mark has read all that was there before it: no broker that has
+        been replaced, and does not know it yet, can show it an older end.
+        """
 
     async def committed(self) -> int | None:
-        """Return the committed input offset; only to be asked after `open`."""
+        """Return the committed input offset; only to be asked after `claim`."""
 
     async def commit(self, transaction: Transaction) -> None:
         """Make a transaction's content durable, and its offset with it.
@@ -127,6 +138,22 @@ class ExactlyOnce:
         except FAILURES as error:
             raise self._failure(error, f"use the transactional id {self._transactional_id}") from error
 
+    async def claim(self) -> int:
+        """Write the mark, in a transaction of its own.
+
+        Raises:
+            RebuildTaskError: it did not work this time.
+            StopServiceError: it is not permitted.
+        """
+        assert self._producer is not None, "open comes first"
+        producer, changelog = self._producer, self._routes.changelog
+        async with self._transacting(f"claim the changelog {changelog}"):
+            await producer.begin_transaction()
+            mark = OutputRecord(WRITER_KEY, b"", ())
+            offset = await placed(producer, mark, changelog, self._place.partition)
+            await producer.commit_transaction()
+        return offset
+
     async def committed(self) -> int | None:
         """Return the group's committed offset.
 
@@ -140,23 +167,12 @@ class ExactlyOnce:
 
     async def commit(self, transaction: Transaction) -> None:
         """Commit outputs, changelog, dead letters and offset in one transaction."""
-        assert self._producer is not None and self._watched is not None, "open comes first"  # noqa: PT018
-        try:
-            async with asyncio.timeout(self._deadline_seconds):
-                await self.begin(self._producer)
-                await self.publish(self._producer, transaction)
-                await self.send_offsets(self._producer, transaction)
-                await self.end(self._producer)
-        except FAILURES as error:
-            # The first error to come out need not be the first that happened: a topic that may not be
-            # written to shows as an invalid state, and the reason stays with the transaction.
-            cause = _error_of_transaction(self._producer)
-            raise self._failure(cause or error, "commit a transaction") from error
-        if self._watched.retried:
-            raise RebuildTaskError(
-                "committed, but a transactional request was repeated after a connection failed: a late "
-                "copy of it must not meet the next transaction of this epoch"
-            )
+        assert self._producer is not None, "open comes first"
+        async with self._transacting("commit a transaction"):
+            await self.begin(self._producer)
+            await self.publish(self._producer, transaction)
+            await self.send_offsets(self._producer, transaction)
+            await self.end(self._producer)
 
     async def close(self) -> None:
         """Stop the producer. An open transaction is settled by whoever opens next."""
@@ -185,6 +201,24 @@ class ExactlyOnce:
     async def end(self, producer: AIOKafkaProducer) -> None:
         """Step 4: all of it becomes visible."""
         await producer.commit_transaction()
+
+    @asynccontextmanager
+    async def _transacting(self, doing: str) -> AsyncIterator[None]:
+        """Bound a whole transaction, and say of a failure what it means."""
+        assert self._producer is not None and self._watched is not None, "open comes first"  # noqa: PT018
+        try:
+            async with asyncio.timeout(self._deadline_seconds):
+                yield
+        except FAILURES as error:
+            # The first error to come out need not be the first that happened: a topic that may not be
+            # written to shows as an invalid state, and the reason stays with the transaction.
+            cause = _error_of_transaction(self._producer)
+            raise self._failure(cause or error, doing) from error
+        if self._watched.retried:
+            raise RebuildTaskError(
+                "committed, but a transactional request was repeated after a connection failed: a late "
+                "copy of it must not meet the next transaction of this epoch"
+            )
 
     def _failure(self, error: BaseException, doing: str) -> TandemError:
         found = failure(error, doing, needs=self._needs)

@@ -25,12 +25,20 @@ from services.processor.settings import ProcessorSettings
 from services.processor.task import Gate, Task
 from services.processor.topology import Place, Topology
 from shared.connecting import Patience
-from shared.errors import KafkaUnavailableError, RebuildTaskError, StopServiceError, TaskFencedError
+from shared.errors import (
+    KafkaUnavailableError,
+    RebuildTaskError,
+    StateInDoubtError,
+    StopServiceError,
+    TaskFencedError,
+)
 from shared.kafka import KafkaClients
 from shared.logs import Logger
 
 # After being fenced: long enough for the group to agree on who has the partition now.
 _FENCED_PAUSE_SECONDS = 3.0
+# A coordinator that was frozen and replaced may answer out of the past until it hears of that.
+_DOUBT_SECONDS = 5.0
 _REVOKE_SECONDS = 5.0
 _CLOSE_SECONDS = 4.0
 _TICK_SECONDS = 1.0
@@ -267,6 +275,8 @@ class Processor:
         patience = self._patience()
         limit = self._layout.dead_letter_bytes
         where = f"{place.topic}:{place.partition}"
+        loop = asyncio.get_running_loop()
+        in_doubt_since: float | None = None
         while not gate.ends():
             task = self._make_task(
                 layout=self._layout,
@@ -278,8 +288,14 @@ class Processor:
             )
             try:
                 await task.run()
+            except StateInDoubtError as error:
+                in_doubt_since = loop.time() if in_doubt_since is None else in_doubt_since
+                if loop.time() - in_doubt_since >= _DOUBT_SECONDS:
+                    raise
+                reason, why = "in_doubt", str(error)
             except (KafkaUnavailableError, RebuildTaskError, asyncio.CancelledError) as error:
                 reason, why = _reaction(error)
+                in_doubt_since = None
                 if isinstance(error, TooLargeError):
                     limit = 0  # Cut every dead letter that can be cut.
             else:

@@ -16,7 +16,7 @@ from services.processor.partition import OffsetRecord, Partition
 from services.processor.record_batches import batches
 from services.processor.records import RecordBatch
 from services.processor.replay import Replay
-from shared.errors import KafkaUnavailableError, StopServiceError
+from shared.errors import KafkaUnavailableError, StateInDoubtError, StopServiceError
 from shared.kafka import Permission, refusal
 
 _POLL_MILLISECONDS = 200
@@ -37,13 +37,11 @@ class Restored:
         records: how many were read.
         offset_record: of the last finished step; None where there never was one.
         left_out: number of keys whose latest record does not belong to the state.
-        hidden: records behind the last stable offset: a transaction is open on the changelog.
     """
 
     records: int
     offset_record: OffsetRecord | None
     left_out: int = 0
-    hidden: int = 0
 
 
 class ChangelogReader:
@@ -52,6 +50,7 @@ class ChangelogReader:
     Args:
         consumer: the task's own, with nothing assigned yet.
         changelog: partition to be read.
+        mark: offset of the task's own mark; what was read up to there is whole.
         deadline_seconds: how long to wait for the next record.
         on_progress: told how many records were read and how many are left.
     """
@@ -61,18 +60,20 @@ class ChangelogReader:
         consumer: AIOKafkaConsumer,
         changelog: TopicPartition,
         *,
+        mark: int,
         deadline_seconds: float,
         on_progress: Callable[[int, int], None],
         should_stop: Callable[[], bool],
     ) -> None:
         self._consumer = consumer
         self._changelog = changelog
+        self._mark = mark
         self._deadline_seconds = deadline_seconds
         self._on_progress = on_progress
         self._should_stop = should_stop
 
     async def read_into(self, partition: Partition) -> Restored | None:
-        """Read from the beginning to the last stable offset; None if it was to stop before.
+        """Read from the beginning to the last stable offset, and our own mark; None if it was to stop before.
 
         Raises:
             KafkaUnavailableError: nothing came for `deadline_seconds`.
@@ -83,7 +84,7 @@ class ChangelogReader:
         try:
             async with asyncio.timeout(self._deadline_seconds):
                 position = (await self._consumer.beginning_offsets([place]))[place]
-                end = (await self._consumer.end_offsets([place]))[place]
+                end = max((await self._consumer.end_offsets([place]))[place], self._mark + 1)
         except (KafkaError, TimeoutError) as error:
             refused = self._refusal(error)
             raise refused or KafkaUnavailableError(f"the ends of {place} are not known: {error!r}") from error
@@ -100,7 +101,7 @@ class ChangelogReader:
             if fetched:
                 moved_at = loop.time()
             elif loop.time() - moved_at > self._deadline_seconds:
-                raise KafkaUnavailableError(f"no record of {place} for {self._deadline_seconds:g} s")
+                raise KafkaUnavailableError(self._nothing_came())
             for batch in fetched:
                 self._take(batch, partition)
                 records += len(batch.records)
@@ -108,8 +109,20 @@ class ChangelogReader:
             self._on_progress(sum(len(batch.records) for batch in fetched), max(end - position, 0))
         left_out = replay.left_out
         partition.state.rewrite(left_out)
+        return Restored(records, replay.offset_record, len(left_out))
+
+    def _nothing_came(self) -> str:
+        place = self._changelog
         hidden = (self._consumer.highwater(place) or 0) - (self._consumer.last_stable_offset(place) or 0)
-        return Restored(records, replay.offset_record, len(left_out), hidden)
+        if hidden > 0:
+            return (
+                f"a transaction is open on {place.topic}:{place.partition}, {hidden} records can't be read "
+                "until the broker ends it (PROCESSOR_TRANSACTION_TIMEOUT_SECONDS of whoever left it)"
+            )
+        return (
+            f"no record of {place.topic}:{place.partition} for {self._deadline_seconds:g} s, and our own "
+            f"mark at {self._mark} has not been read"
+        )
 
     async def _fetch(self) -> list[RecordBatch]:
         try:
@@ -163,31 +176,24 @@ def starting_offset(
         The offset, or None where neither the group nor the changelog knows one: a first start.
 
     Raises:
-        StopServiceError: state and offset do not belong together; with both, and the ways out.
-        KafkaUnavailableError: a transaction that ends by itself hides the end of the changelog.
+        StateInDoubtError: state and offset do not belong together; with both, and the ways out.
     """
-    if at_least_once and restored.hidden:
-        # Of an exactly_once that died before the settings were changed. What we wrote may lie behind it.
-        raise KafkaUnavailableError(
-            f"{where}: a transaction is open on the changelog, {restored.hidden} records can't be read until "
-            "the broker ends it (PROCESSOR_TRANSACTION_TIMEOUT_SECONDS of whoever left it)"
-        )
     found = restored.offset_record
     live = partition.state.live_keys
     if found is None:
         if committed is None and not live:
             return None
-        raise StopServiceError(
+        raise StateInDoubtError(
             f"{where}: the changelog has {live} keys and no offset record, the group {group} has committed "
             f"{'nothing' if committed is None else committed}: {_WAYS_OUT}"
         )
     if found.group != group or found.input != partition.place.topic:
-        raise StopServiceError(
+        raise StateInDoubtError(
             f"{where}: the changelog belongs to group {found.group} and input {found.input}, not to {group} "
             f"and {partition.place.topic}: {_WAYS_OUT}"
         )
     if found.live_keys != live:
-        raise StopServiceError(
+        raise StateInDoubtError(
             f"{where}: the changelog should hold {found.live_keys} keys at offset {found.offset} and holds "
             f"{live}, the group has committed {committed}: {_WAYS_OUT}"
         )
@@ -195,7 +201,7 @@ def starting_offset(
         return found.offset
     if at_least_once and committed < found.offset:
         return committed
-    raise StopServiceError(
+    raise StateInDoubtError(
         f"{where}: the changelog stands at offset {found.offset}, the group {group} has committed "
         f"{committed}: {_WAYS_OUT}{_of_at_least_once(committed < found.offset)}"
     )

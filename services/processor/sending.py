@@ -83,8 +83,8 @@ def batches_of(producer: AIOKafkaProducer, records: list[OutputRecord]) -> Itera
         yield batch
 
 
-async def acknowledged(futures: list[Any]) -> None:
-    """Wait until each batch is acknowledged, and raise the first failure there is.
+async def acknowledged(futures: list[Any]) -> list[Any]:
+    """Wait until each batch is acknowledged; return what Kafka says of each, or raise the first failure.
 
     A refused batch fails nothing but its own future.
     """
@@ -92,6 +92,16 @@ async def acknowledged(futures: list[Any]) -> None:
     for outcome in outcomes:
         if isinstance(outcome, BaseException):
             raise outcome
+    return outcomes
+
+
+async def placed(producer: AIOKafkaProducer, record: OutputRecord, topic: str, partition: int) -> int:
+    """Send one record, and return its offset when it is acknowledged."""
+    [batch] = batches_of(producer, [record])
+    [metadata] = await acknowledged([await producer.send_batch(batch, topic, partition=partition)])
+    if metadata.offset < 0:
+        raise RebuildTaskError(f"Kafka does not say where in {topic}-{partition} our mark is")
+    return int(metadata.offset)
 
 
 def failure(error: BaseException, doing: str, *, needs: Sequence[Permission] = ()) -> TandemError:

@@ -169,8 +169,10 @@ class Task:
         """Fence, ask for the committed offset, restore, and seek. False where it was to end before."""
         self.state = TaskState.RESTORING
         began = self._loop.time()
-        # 1. The fence first: after it nobody else moves the committed offset or the changelog.
+        # 1. The fence first: after it nobody else moves the committed offset or the changelog. A mark of
+        # ours in the changelog then says how far there is something to read.
         await self._guarantee.open()
+        mark = await self._guarantee.claim()
         committed = await self._guarantee.committed()
         fenced = self._loop.time()
         # 2. The state.
@@ -178,6 +180,7 @@ class Task:
         restored = await self._reader(
             self._consumer,
             self._changelog,
+            mark=mark,
             deadline_seconds=self._deadline_seconds,
             on_progress=self._observer.restoring,
             should_stop=self._gate.ends,

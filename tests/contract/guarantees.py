@@ -136,6 +136,7 @@ class World:
     ) -> GuaranteeT:
         made = await self.guarantee(kind, deadline_seconds=deadline_seconds, member=member)
         await made.open()
+        await made.claim()
         return made
 
     async def member(self) -> Member:

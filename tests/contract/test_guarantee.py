@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,11 +19,15 @@ from sandbox import Sandbox
 from services.processor.at_least_once import AtLeastOnce
 from services.processor.guarantee import ExactlyOnce
 from services.processor.partition import OFFSET_KEY, Transaction
+from services.processor.record_batches import read_whole_batches
+from services.processor.replay import WRITER_KEY
+from services.processor.restore import ChangelogReader
 from services.processor.sending import Routes, TooLargeError
+from services.processor.state import State
 from services.processor.topology import Outputs
 from shared.errors import RebuildTaskError, StopServiceError
 from tests.conftest import create
-from tests.contract.guarantees import Stopwatch, World, transaction
+from tests.contract.guarantees import DEADLINE_SECONDS, Stopwatch, World, transaction
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -214,6 +219,48 @@ async def test_a_frozen_broker_fails_the_open_within_its_deadline(
         sandbox.resume()
 
 
+# What a restore reads up to
+
+
+async def test_a_claim_says_where_its_mark_is(world: World, kind: Kind) -> None:
+    guarantee = await world.opened(kind)
+    await guarantee.commit(transaction(b"one", next_offset=1))
+    successor = await world.guarantee(kind)
+    await successor.open()
+    mark = await successor.claim()
+    await world.settled()
+    marks = [one.offset for one in await world.read(world.changelog) if one.key == WRITER_KEY]
+    assert len(marks) == 2
+    assert marks[-1] == mark
+
+
+async def test_a_restore_does_not_end_before_it_has_read_its_own_mark(world: World, kind: Kind) -> None:
+    """A broker that was replaced and does not know it yet shows an older end of the changelog."""
+    await world.opened(kind)
+    await world.settled()
+    end = (await world.ends(world.changelog))["read_committed"]
+    async with world.clients.consumer(group_id=None, isolation_level="read_committed") as consumer:
+        read_whole_batches(consumer)
+        reader = ChangelogReader(
+            consumer,
+            world.changelog,
+            mark=end,
+            deadline_seconds=DEADLINE_SECONDS,
+            on_progress=lambda *_: None,
+            should_stop=lambda: False,
+        )
+        state: Any = SimpleNamespace(state=State(max_keys=1))
+        restoring = asyncio.create_task(reader.read_into(state))
+        await asyncio.wait({restoring}, timeout=1)
+        assert not restoring.done(), "it has read all that there is, and not its mark"
+        successor = await world.guarantee(kind)
+        await successor.open()
+        assert await successor.claim() == end
+        restored = await restoring
+    assert restored is not None
+    assert restored.records == 2
+
+
 class Answer:
     """What a coordinator says that is loading: nothing of the partitions, and an error beside them."""
 
@@ -300,6 +347,7 @@ async def test_what_is_not_permitted_ends_the_service(
 
     async def use() -> None:
         await guarantee.open()
+        await guarantee.claim()
         await guarantee.commit(transaction(b"one", next_offset=1))
 
     with pytest.raises(StopServiceError, match="Kafka refuses to let us"):

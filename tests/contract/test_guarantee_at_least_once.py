@@ -67,8 +67,9 @@ async def test_who_is_not_assigned_the_partition_may_not_begin(world: World) -> 
     member = await world.member()
     member.commits.begin(member.consumer, [TopicPartition(world.input.topic, 7)])
     guarantee = await world.guarantee(AtLeastOnce)
+    await guarantee.open()
     with pytest.raises(KafkaUnavailableError, match="is not assigned to us just now"):
-        await guarantee.open()
+        await guarantee.claim()
 
 
 async def test_a_commit_for_an_assignment_that_is_gone_is_not_even_sent(world: World) -> None:
@@ -114,8 +115,9 @@ async def test_a_zombie_s_offset_is_refused_and_its_state_is_left_out(world: Wor
     assert await replayed(world) == ({b"users/1": b"after"}, 2)
     # It knows now, and does not begin anew, as a task does that failed.
     again = await world.guarantee(AtLeastOnce, member=zombie_member)
+    await again.open()
     with pytest.raises(KafkaUnavailableError, match="is not assigned to us just now"):
-        await again.open()
+        await again.claim()
     await successor.commit(step(b"users/1", b"still here", next_offset=3))
     assert await replayed(world) == ({b"users/1": b"still here"}, 3)
 

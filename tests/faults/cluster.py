@@ -6,6 +6,7 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from confluent_kafka.admin import AdminClient, NewTopic
 
@@ -22,6 +23,14 @@ REQUEST_SECONDS = 10
 PROXIED = "PROXIED"  # the listener whose clients are told the proxies' ports
 _DESCRIBE_QUORUM = 55
 _METADATA_TOPIC = b"__cluster_metadata"
+
+
+def _knows(admin: AdminClient, names: set[str]) -> bool | None:
+    known = admin.list_topics(timeout=REQUEST_SECONDS).topics
+    has_all = all(
+        name in known and all(p.leader > 0 for p in known[name].partitions.values()) for name in names
+    )
+    return True if has_all else None
 
 
 class Cluster:
@@ -41,17 +50,24 @@ class Cluster:
         return self.sandbox.nodes[node_id - 1]
 
     def create_topics(self, prefix: str, partitions: int, *, only: str | None = None) -> None:
-        """Create the pair's topics: replication 3, and no write is acknowledged by one broker alone."""
+        """Create the pair's topics: replication 3, and no write is acknowledged by one broker alone.
+
+        Returns when every node knows them: who asks may ask any.
+        """
         safe = {"min.insync.replicas": "2"}
-        wanted = topics.definitions(partitions=partitions, retention_hours=168)
-        create(
-            self.admin,
-            [
-                NewTopic(prefix + one.name, one.partitions, NODES, config=one.configs | safe)
-                for one in wanted
-                if only in {None, prefix + one.name}
-            ],
-        )
+        wanted = [
+            NewTopic(prefix + one.name, one.partitions, NODES, config=one.configs | safe)
+            for one in topics.definitions(partitions=partitions, retention_hours=168)
+            if only in {None, prefix + one.name}
+        ]
+        create(self.admin, wanted)
+        names = {one.topic for one in wanted}
+        for node in self.sandbox.nodes:
+            # A new client asks the one server that it knows.
+            asked = AdminClient({"bootstrap.servers": node.bootstrap_servers, **QUIET})
+            poll(
+                partial(_knows, asked, names), REQUEST_SECONDS, lambda: f"a node does not know all of {names}"
+            )
 
     def leader(self, topic: str, partition: int) -> Broker:
         """Return the node that leads a partition."""

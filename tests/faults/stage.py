@@ -28,11 +28,13 @@ class Fault:
 
     Attributes:
         name: what was done.
-        recovery_seconds: from its end (for a kill: from the kill) until every input partition had moved
-            again; None where the scenario did not ask.
+        began_at: when, by `time.monotonic()`.
+        recovery_seconds: the longest that any input partition stood still from then until all of them had
+            moved again, as a reader of committed results sees it; None where the scenario did not ask.
     """
 
     name: str
+    began_at: float
     recovery_seconds: float | None = None
 
 
@@ -141,6 +143,9 @@ class Stage:
 
     def stop(self, service: Service) -> None:
         """SIGTERM in the middle of work; the process has to end with 0. One fault."""
+        service.wait_for_line(
+            "http_listening", 60
+        )  # Before it, SIGTERM meets an interpreter that is starting.
         with self.fault("SIGTERM"):
             code = service.terminate(STOP_SECONDS)
             assert code == 0, f"ended with {code} after SIGTERM"
@@ -159,7 +164,7 @@ class Stage:
         Raises AssertionError where the load had stopped: nothing would be tested.
         """
         self.load.wait_for(1, 120)
-        landed = Fault(name)
+        landed = Fault(name, time.monotonic())
         yield landed
         self.faults.append(landed)
 
@@ -178,7 +183,7 @@ class Stage:
 
         poll(look, timeout_seconds, lambda: f"no new result of {', '.join(map(str, behind))}")
         if self.faults and self.faults[-1].recovery_seconds is None:
-            self.faults[-1].recovery_seconds = time.monotonic() - began
+            self.faults[-1].recovery_seconds = self.watch.longest_stall(self.faults[-1].began_at)
 
     def pause(self, low_seconds: float, high_seconds: float) -> None:
         """Let a random time pass: the moment of a fault is what is tested, so nothing is waited for."""

@@ -14,6 +14,8 @@ from tests.verifier.broker import QUIET
 from tests.verifier.contract import Names, PartitionId
 
 POLL_SECONDS = 0.05
+# Shorter pauses between two results are how a partition works.
+NO_STALL_SECONDS = 0.2
 JOIN_SECONDS = 20
 
 
@@ -38,7 +40,7 @@ class Watch:
         )
         self._lock = threading.Lock()
         self._moved_at: dict[PartitionId, float] = {}
-        self._longest_stall_seconds = 0.0
+        self._stalls: list[tuple[float, float]] = []  # from when to when a partition stood still
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
@@ -62,11 +64,14 @@ class Watch:
     def end_of_load(self) -> float:
         """Return the longest time that any partition stood still, and count no longer: nothing more comes."""
         with self._lock:
-            now = time.monotonic()
-            waits = [now - at for at in self._moved_at.values()]
-            self._longest_stall_seconds = max([self._longest_stall_seconds, *waits])
+            longest = self._longest_since(0.0)
             self._moved_at.clear()
-            return self._longest_stall_seconds
+            return longest
+
+    def longest_stall(self, since: float) -> float:
+        """Return the longest time that any partition has stood still after `since` (`time.monotonic()`)."""
+        with self._lock:
+            return self._longest_since(since)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -79,5 +84,11 @@ class Watch:
         now = time.monotonic()
         with self._lock:
             before = self._moved_at.get(partition, now)
-            self._longest_stall_seconds = max(self._longest_stall_seconds, now - before)
+            if now - before > NO_STALL_SECONDS:
+                self._stalls.append((before, now))
             self._moved_at[partition] = now
+
+    def _longest_since(self, since: float) -> float:
+        now = time.monotonic()
+        stalls = [*self._stalls, *((at, now) for at in self._moved_at.values())]
+        return max((end - max(begin, since) for begin, end in stalls if end > since), default=0.0)

@@ -34,6 +34,15 @@ def cut(name: str) -> None:
 
 
 class CutGuarantee(ExactlyOnce):
+    async def committed(self) -> int | None:
+        """Answer as a coordinator does that was replaced and does not know it: out of the past."""
+        global passes_left  # noqa: PLW0603
+        found = await super().committed()
+        if FAULT != "old_answer" or not found or not passes_left:
+            return found
+        passes_left -= 1
+        return found - 1
+
     async def publish(self, producer: Any, transaction: Any) -> None:
         cut("before_produce")
         await super().publish(producer, transaction)

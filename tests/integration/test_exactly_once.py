@@ -63,6 +63,25 @@ def test_a_restore_that_is_killed_again_and_again_ends_in_the_same_state(
     assert report.ok, report.text
 
 
+def test_a_coordinator_that_answers_out_of_the_past_is_asked_again(
+    kafka: Kafka, prefix: str, start_processor: StartProcessor
+) -> None:
+    plan = LoadPlan(seed=17, users=20_000)
+    load(kafka.bootstrap_servers, prefix, plan, records=4_000)
+    first = start_processor()
+    wait_until_caught_up(kafka.bootstrap_servers, prefix, 60)
+    assert first.terminate() == 0
+    load(kafka.bootstrap_servers, prefix, plan, records=1_000)
+    second = start_processor(argv=FAULTY, FAULT="old_answer", FAULT_AFTER=8)
+    wait_until_caught_up(kafka.bootstrap_servers, prefix, 60)
+    doubts = [line for line in second.lines() if "do not belong together" in line]
+    assert len(doubts) == 8
+    assert all('"task_rebuilt"' in line for line in doubts)
+    assert second.terminate() == 0
+    report = verify(kafka.bootstrap_servers, prefix)
+    assert report.ok, report.text
+
+
 def test_nothing_is_lost_or_doubled_when_processors_die_at_random_moments(
     kafka: Kafka, prefix: str, start_processor: StartProcessor
 ) -> None:
