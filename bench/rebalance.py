@@ -32,6 +32,7 @@ from sandbox import Sandbox
 
 PREFIX = "rebalance."
 CHANGELOG = f"{PREFIX}processor-user_behavior-changelog"
+MARK = b"!writer"
 # Before and after an event: nothing that it causes is further away, takeover after a kill apart.
 SETTLE_SECONDS = 1.5
 TAKEOVER_SECONDS = 15.0
@@ -235,7 +236,9 @@ def commits(servers: str, partitions: int) -> dict[int, list[float]]:
             while (position := consumer.position([place])[0].offset) < end and time.monotonic() < give_up_at:
                 for message in consumer.consume(10_000, timeout=0.5):
                     at = message.timestamp()[1] / 1000
-                    if message.error() is None and (not stamps or stamps[-1] < at):
+                    if message.error() is not None or message.key() == MARK:
+                        continue  # A mark is no commit: a task writes it before it restores.
+                    if not stamps or stamps[-1] < at:
                         stamps.append(at)
                 if position == end - 1:
                     break  # The last one is the marker of a transaction.

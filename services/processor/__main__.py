@@ -24,7 +24,7 @@ from services.processor.preflight import Layout
 from services.processor.processor import Processor
 from services.processor.record_batches import CHECKED_VERSION, read_whole_batches
 from services.processor.restore import ChangelogReader
-from services.processor.sending import Routes
+from services.processor.sending import Limits, Routes
 from services.processor.settings import ProcessorSettings
 from services.processor.task import Gate, Task
 from services.processor.topologies.behavior import BehaviorTopology
@@ -142,7 +142,7 @@ class Application:
         place: Place,
         gate: Gate,
         observer: PartitionObserver,
-        dead_letter_bytes: int,
+        limits: Limits,
     ) -> Task:
         group = self._kafka.named(topology.group)
         partition = Partition(
@@ -151,11 +151,11 @@ class Application:
             group=group,
             max_keys=self._settings.state_max_keys,
             full_validation=self._settings.validation == "full",
-            dead_letter_bytes=dead_letter_bytes,
+            dead_letter_bytes=limits.dead_letter_bytes,
         )
         return Task(
             partition,
-            self._make_guarantee(topology, clients, layout, membership, place),
+            self._make_guarantee(topology, clients, layout, membership, place, limits=limits),
             make_consumer=lambda: self._data_consumer(clients),
             changelog=TopicPartition(layout.changelog, place.partition),
             group=group,
@@ -169,7 +169,14 @@ class Application:
         )
 
     def _make_guarantee(
-        self, topology: Topology, clients: KafkaClients, layout: Layout, membership: Membership, place: Place
+        self,
+        topology: Topology,
+        clients: KafkaClients,
+        layout: Layout,
+        membership: Membership,
+        place: Place,
+        *,
+        limits: Limits,
     ) -> Guarantee:
         group = self._kafka.named(topology.group)
         common: dict[str, Any] = {
@@ -179,6 +186,7 @@ class Application:
             "read_committed_offset": membership.committed,
             "deadline_seconds": self._kafka.operation_deadline_seconds,
             "log": self._log,
+            "batch_bytes": limits.batch_bytes,
         }
         if self._settings.guarantee == "at_least_once":
             return (self._guarantee or AtLeastOnce)(

@@ -56,6 +56,7 @@ class AtLeastOnce:
         read_committed_offset: asks the group for the partition's committed offset.
         commit_offset: commits it, as a member of the group.
         deadline_seconds: of each operation.
+        batch_bytes: of one record batch.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class AtLeastOnce:
         commit_offset: CommitOffset,
         deadline_seconds: float,
         log: Logger,
+        batch_bytes: int = BATCH_BYTES,
     ) -> None:
         self._clients = clients
         self._group = group
@@ -79,6 +81,7 @@ class AtLeastOnce:
         self._read_committed_offset = read_committed_offset
         self._commit_offset = commit_offset
         self._deadline_seconds = deadline_seconds
+        self._batch_bytes = batch_bytes
         self._log = log
         self._producer: AIOKafkaProducer | None = None
         self._writer: Writer | None = None
@@ -94,7 +97,7 @@ class AtLeastOnce:
         producer = self._clients.producer(
             enable_idempotence=True,
             acks="all",
-            max_batch_size=BATCH_BYTES,
+            max_batch_size=self._batch_bytes,
             retry_backoff_ms=RETRY_MILLISECONDS,
             linger_ms=0,
         )

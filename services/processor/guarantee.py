@@ -83,6 +83,7 @@ class ExactlyOnce:
         place: input partition.
         read_committed_offset: asks the group for the partition's committed offset.
         deadline_seconds: of each operation.
+        batch_bytes: of one record batch.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class ExactlyOnce:
         transaction_timeout_seconds: float,
         deadline_seconds: float,
         log: Logger,
+        batch_bytes: int = BATCH_BYTES,
     ) -> None:
         self._clients = clients
         self._transactional_id = transactional_id
@@ -106,6 +108,7 @@ class ExactlyOnce:
         self._read_committed_offset = read_committed_offset
         self._transaction_timeout_seconds = transaction_timeout_seconds
         self._deadline_seconds = deadline_seconds
+        self._batch_bytes = batch_bytes
         self._log = log
         self._producer: AIOKafkaProducer | None = None
         self._watched: _WatchedClient | None = None
@@ -122,7 +125,7 @@ class ExactlyOnce:
         producer = self._clients.producer(
             transactional_id=self._transactional_id,
             transaction_timeout_ms=int(self._transaction_timeout_seconds * 1000),
-            max_batch_size=BATCH_BYTES,
+            max_batch_size=self._batch_bytes,
             retry_backoff_ms=RETRY_MILLISECONDS,
             linger_ms=0,
         )

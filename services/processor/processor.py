@@ -20,7 +20,7 @@ from services.processor.membership import Membership
 from services.processor.meters import TopologyMeter
 from services.processor.observation import PartitionObserver, TopologyReport
 from services.processor.preflight import Layout, look, partitions_changed
-from services.processor.sending import TooLargeError
+from services.processor.sending import Limits, TooLargeError
 from services.processor.settings import ProcessorSettings
 from services.processor.task import Gate, Task
 from services.processor.topology import Place, Topology
@@ -47,7 +47,7 @@ _BEAT_BOUND_SECONDS = 15.0
 
 
 class MakeTask(Protocol):
-    """Builds a task. A dead letter may take `dead_letter_bytes`."""
+    """Builds a task. What it sends keeps within `limits`."""
 
     def __call__(
         self,
@@ -57,7 +57,7 @@ class MakeTask(Protocol):
         place: Place,
         gate: Gate,
         observer: PartitionObserver,
-        dead_letter_bytes: int,
+        limits: Limits,
     ) -> Task:
         """Return a task that has not been run."""
 
@@ -273,7 +273,7 @@ class Processor:
         assert self._layout is not None, "the membership begins after the preflight"
         assert self._membership is not None, "keepers come from it"
         patience = self._patience()
-        limit = self._layout.dead_letter_bytes
+        limits = Limits(self._layout.dead_letter_bytes)
         where = f"{place.topic}:{place.partition}"
         loop = asyncio.get_running_loop()
         in_doubt_since: float | None = None
@@ -284,7 +284,7 @@ class Processor:
                 place=place,
                 gate=gate,
                 observer=observer,
-                dead_letter_bytes=limit,
+                limits=limits,
             )
             try:
                 await task.run()
@@ -297,7 +297,7 @@ class Processor:
                 reason, why = _reaction(error)
                 in_doubt_since = None
                 if isinstance(error, TooLargeError):
-                    limit = 0  # Cut every dead letter that can be cut.
+                    limits = limits.lowered()
             else:
                 return
             if task.was_of_use:

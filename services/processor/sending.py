@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -19,11 +20,31 @@ RETRY_MILLISECONDS = 10
 
 # Everything that the client is known to raise out of sending. Its state machine is made of asserts.
 FAILURES = (KafkaError, IllegalOperation, AssertionError, TimeoutError, OSError)
+# From 256 KiB to a record a batch in six builds.
+_LOWERED_BY = 8
 _TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 
 
 class TooLargeError(RebuildTaskError):
     """A broker refused a record for its size. Nothing of its transaction, or step, is committed."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How large that may be which one build of a task sends.
+
+    Attributes:
+        dead_letter_bytes: of one dead letter; 0 cuts each that can be cut.
+        batch_bytes: of one record batch, which is what a topic's `max.message.bytes` limits. A record that
+            is larger has a batch of its own.
+    """
+
+    dead_letter_bytes: int
+    batch_bytes: int = BATCH_BYTES
+
+    def lowered(self) -> Limits:
+        """Return what to try after a broker has refused a batch for its size."""
+        return Limits(0, max(self.batch_bytes // _LOWERED_BY, 1))
 
 
 class Routes:

@@ -156,6 +156,23 @@ def test_a_dead_letter_topic_that_shrinks_while_it_runs_stops_nothing(
     assert len(Broker(kafka.bootstrap_servers).read_topic(f"{prefix}dead_letters", 30)) == 1
 
 
+def test_letters_that_fit_one_by_one_and_not_together_get_through(
+    kafka: Kafka, prefix: str, start_processor: StartProcessor
+) -> None:
+    """The limit is one of record batches, and one transaction has many letters."""
+    entry = ConfigEntry("max.message.bytes", "20000", incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, f"{prefix}dead_letters", incremental_configs=[entry])
+    for changed in kafka.admin.incremental_alter_configs([resource]).values():
+        changed.result(30)
+    produce(kafka, f"{prefix}user_behavior", [event(1), *[b"\xff" * 5_000] * 100, event(2)])
+    service = start_processor()
+    wait_until_caught_up(kafka.bootstrap_servers, prefix, 60)
+    service.wait_for_line("MessageSizeTooLarge")
+    letters = Broker(kafka.bootstrap_servers).read_topic(f"{prefix}dead_letters", 30)
+    assert [len(letter.value) for letter in letters] == [5_000] * 100
+    assert values_of(kafka, f"{prefix}behavior_stats")[-1]["total_events"] == 2
+
+
 def test_beyond_the_bound_of_its_state_new_keys_are_dead_letters_and_known_ones_count(
     kafka: Kafka, prefix: str, start_processor: StartProcessor
 ) -> None:

@@ -165,11 +165,9 @@ for role_name in ROLES:
     scenario(f"broker: clean restart of the {role_name}")(partial(restarts, role_name))
     scenario(f"broker: kill -9 of the {role_name}")(partial(dies, role_name))
     scenario(f"broker: SIGSTOP of the {role_name}")(partial(freezes, role_name, FROZEN_SECONDS, 2))
-
-
-@scenario("broker: SIGSTOP for a minute")
-def frozen_for_a_minute(stage: Stage) -> None:
-    freezes(stage.chance.choice(sorted(ROLES)), LONG_FROZEN_SECONDS, 1, stage)
+    scenario(f"broker: SIGSTOP of the {role_name} for a minute", slow=True)(
+        partial(freezes, role_name, LONG_FROZEN_SECONDS, 1)
+    )
 
 
 @scenario("broker: rolling restart of all three")
