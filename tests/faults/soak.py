@@ -14,6 +14,7 @@ import math
 import platform
 import random
 import re
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -227,6 +228,8 @@ def soak(options: argparse.Namespace, chosen: Sequence[Scenario]) -> int:
 def main(arguments: Sequence[str]) -> int:
     """Returns 0 without an anomaly, 1 with one, 2 for a choice that is none."""
     options = parse(arguments)
+    for number in (signal.SIGINT, signal.SIGTERM):  # Also in the background, where SIGINT is ignored.
+        signal.signal(number, signal.default_int_handler)
     known = all_scenarios()
     chosen = (
         [known[options.only]]
