@@ -150,7 +150,10 @@ class ExactlyOnce:
         """
         assert self._producer is not None, "open comes first"
         producer, changelog = self._producer, self._routes.changelog
-        async with self._transacting(f"claim the changelog {changelog}"):
+        async with (
+            self._transacting(f"claim the changelog {changelog}"),
+            asyncio.timeout(self._deadline_seconds),
+        ):
             await producer.begin_transaction()
             mark = OutputRecord(WRITER_KEY, b"", ())
             offset = await placed(producer, mark, changelog, self._place.partition)
@@ -171,7 +174,7 @@ class ExactlyOnce:
     async def commit(self, transaction: Transaction) -> None:
         """Commit outputs, changelog, dead letters and offset in one transaction."""
         assert self._producer is not None, "open comes first"
-        async with self._transacting("commit a transaction"):
+        async with self._transacting("commit a transaction"), asyncio.timeout(self._deadline_seconds):
             await self.begin(self._producer)
             await self.publish(self._producer, transaction)
             await self.send_offsets(self._producer, transaction)
@@ -207,11 +210,10 @@ class ExactlyOnce:
 
     @asynccontextmanager
     async def _transacting(self, doing: str) -> AsyncIterator[None]:
-        """Bound a whole transaction, and say of a failure what it means."""
+        """Say of a failure in a transaction what it means."""
         assert self._producer is not None and self._watched is not None, "open comes first"  # noqa: PT018
         try:
-            async with asyncio.timeout(self._deadline_seconds):
-                yield
+            yield
         except FAILURES as error:
             # The first error to come out need not be the first that happened: a topic that may not be
             # written to shows as an invalid state, and the reason stays with the transaction.

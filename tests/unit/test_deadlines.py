@@ -63,6 +63,7 @@ BOUNDED = {
     ("services.processor.guarantee", "ExactlyOnce.end", "commit_transaction"): _STEP,
     ("services.processor.guarantee", "_WatchedClient.send", "send"): "the client's own sender; has a timeout",
     ("services.processor.sending", "acknowledged", "asyncio.gather"): _STEP,
+    ("services.processor.sending", "placed", "send_batch"): _STEP,
     ("services.processor.group_commits", "committed_offset", "ensure_coordinator_known"): (
         "the guarantee's deadline"
     ),
