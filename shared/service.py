@@ -10,6 +10,7 @@ run            a fresh event loop, the exit code
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -76,7 +77,10 @@ def run(main: Main, *, log: Logger, known_as: str = "") -> int:
     once: what was not committed is done again by whoever gets the partitions next.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(main, log, known_as))
+        exit_code = runner.run(_serve(main, log, known_as))
+        # The last line is said. What is freed from here on has nobody left whom it could concern.
+        logging.getLogger("asyncio").disabled = True
+        return exit_code
 
 
 async def _serve(main: Main, log: Logger, known_as: str) -> int:

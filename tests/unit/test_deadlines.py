@@ -46,7 +46,7 @@ CLIENTS = {
     "_client",
 }
 
-_STEP = "a step of `commit`, which has a deadline around all of them"
+_STEP = "a step of `commit` or `claim`, which have a deadline around all of theirs"
 # Module, function, what is awaited: why it ends all the same.
 BOUNDED = {
     ("shared.connecting", "_start", "start"): "asyncio.wait with a timeout, and cancelled after it",
