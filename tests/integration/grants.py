@@ -12,7 +12,7 @@ from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from confluent_kafka.admin import (
     AclBinding,
@@ -135,19 +135,16 @@ def _there(admin: AdminClient, one: Grant) -> bool | None:
 
 
 def _binding(one: Grant) -> AclBinding:
-    return AclBinding(
-        _RESOURCES[one.option],
-        one.name,
-        _PATTERNS[one.pattern],
-        one.principal,
-        "*",
-        _OPERATIONS[one.operation],
-        AclPermissionType.ALLOW,
-    )
+    return AclBinding(*_fields(one))
 
 
 def _filter(one: Grant) -> AclBindingFilter:
-    return AclBindingFilter(
+    return AclBindingFilter(*_fields(one))
+
+
+def _fields(one: Grant) -> tuple[Any, ...]:
+    """Return what bindings, and filters that find exactly one of them, are made of."""
+    return (
         _RESOURCES[one.option],
         one.name,
         _PATTERNS[one.pattern],

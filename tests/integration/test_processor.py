@@ -119,13 +119,18 @@ def test_changed_settings_hold_from_the_next_reading_on(
     assert settings["window_size"] == [{"value": 10, "since": 0}, {"value": 3, "since": 5}]
 
 
-def test_a_record_bigger_than_its_dead_letter_may_be_is_cut_and_described(
-    kafka: Kafka, prefix: str, start_processor: StartProcessor
-) -> None:
-    entry = ConfigEntry("max.message.bytes", "100000", incremental_operation=AlterConfigOpType.SET)
+def limit_dead_letters(kafka: Kafka, prefix: str, *, most_bytes: int) -> None:
+    """Set what one record batch of the dead letters may take."""
+    entry = ConfigEntry("max.message.bytes", str(most_bytes), incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, f"{prefix}dead_letters", incremental_configs=[entry])
     for changed in kafka.admin.incremental_alter_configs([resource]).values():
         changed.result(30)
+
+
+def test_a_record_bigger_than_its_dead_letter_may_be_is_cut_and_described(
+    kafka: Kafka, prefix: str, start_processor: StartProcessor
+) -> None:
+    limit_dead_letters(kafka, prefix, most_bytes=100_000)
     poison = b"\xff" * 900_000
     produce(kafka, f"{prefix}user_behavior", [event(1), poison, event(2)], key=b"k")
     start_processor()
@@ -145,10 +150,7 @@ def test_a_dead_letter_topic_that_shrinks_while_it_runs_stops_nothing(
 ) -> None:
     service = start_processor()
     service.wait_until_ready(60)
-    entry = ConfigEntry("max.message.bytes", "100000", incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(ResourceType.TOPIC, f"{prefix}dead_letters", incremental_configs=[entry])
-    for changed in kafka.admin.incremental_alter_configs([resource]).values():
-        changed.result(30)
+    limit_dead_letters(kafka, prefix, most_bytes=100_000)
     produce(kafka, f"{prefix}user_behavior", [event(1), b"\xff" * 900_000, event(2)])
     wait_until_caught_up(kafka.bootstrap_servers, prefix, 60)
     service.wait_for_line("task_rebuilt")
@@ -160,10 +162,7 @@ def test_letters_that_fit_one_by_one_and_not_together_get_through(
     kafka: Kafka, prefix: str, start_processor: StartProcessor
 ) -> None:
     """The limit is one of record batches, and one transaction has many letters."""
-    entry = ConfigEntry("max.message.bytes", "20000", incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(ResourceType.TOPIC, f"{prefix}dead_letters", incremental_configs=[entry])
-    for changed in kafka.admin.incremental_alter_configs([resource]).values():
-        changed.result(30)
+    limit_dead_letters(kafka, prefix, most_bytes=20_000)
     produce(kafka, f"{prefix}user_behavior", [event(1), *[b"\xff" * 5_000] * 100, event(2)])
     service = start_processor()
     wait_until_caught_up(kafka.bootstrap_servers, prefix, 60)
