@@ -10,6 +10,7 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import IllegalOperation, KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 
+from services.processor.dead_letters import CUT_VALUE_BYTES
 from services.processor.partition import Transaction
 from services.processor.topology import OutputRecord
 from shared.errors import RebuildTaskError, TandemError
@@ -20,8 +21,10 @@ RETRY_MILLISECONDS = 10
 
 # Everything that the client is known to raise out of sending. Its state machine is made of asserts.
 FAILURES = (KafkaError, IllegalOperation, AssertionError, TimeoutError, OSError)
-# From 256 KiB to a record a batch in six builds.
+# From 256 KiB to a record a batch in six builds, from a dead letter of 96 KiB to its key and place in six.
 _LOWERED_BY = 8
+# The first that is tried of a dead letter: a value of 64 KiB, and what stands beside it.
+_CUT_LETTER_BYTES = CUT_VALUE_BYTES + 32 * 1024
 _TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 
 
@@ -34,7 +37,7 @@ class Limits:
     """How large that may be which one build of a task sends.
 
     Attributes:
-        dead_letter_bytes: of one dead letter; 0 cuts each that can be cut.
+        dead_letter_bytes: of one dead letter, as far as cutting gets it there.
         batch_bytes: of one record batch, which is what a topic's `max.message.bytes` limits. A record that
             is larger has a batch of its own.
     """
@@ -44,7 +47,10 @@ class Limits:
 
     def lowered(self) -> Limits:
         """Return what to try after a broker has refused a batch for its size."""
-        return Limits(0, max(self.batch_bytes // _LOWERED_BY, 1))
+        # A batch of letters comes before a letter: what fits by itself is not to be cut.
+        bound = _CUT_LETTER_BYTES if self.batch_bytes == BATCH_BYTES else self.batch_bytes
+        letter_bytes = min(self.dead_letter_bytes, bound)
+        return Limits(letter_bytes, max(self.batch_bytes // _LOWERED_BY, 1))
 
 
 class Routes:
@@ -131,4 +137,6 @@ def failure(error: BaseException, doing: str, *, needs: Sequence[Permission] = (
     if refused is not None:
         return refused
     text = f"could not {doing}: {error!r}"
-    return TooLargeError(text) if isinstance(error, _TOO_LARGE) else RebuildTaskError(text)
+    if isinstance(error, _TOO_LARGE):
+        return TooLargeError(f"{text}: a record batch is larger than its topic's max.message.bytes")
+    return RebuildTaskError(text)

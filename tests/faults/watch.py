@@ -16,6 +16,7 @@ from tests.verifier.contract import Names, PartitionId
 POLL_SECONDS = 0.05
 # Shorter pauses between two results are how a partition works.
 NO_STALL_SECONDS = 0.2
+SOCKET_SECONDS = 3
 JOIN_SECONDS = 20
 
 
@@ -35,6 +36,8 @@ class Watch:
                 "auto.offset.reset": "earliest",
                 "isolation.level": "read_committed",
                 "fetch.wait.max.ms": 50,
+                # By default a minute passes before it gives up on a broker that is frozen, and asks another.
+                "socket.timeout.ms": SOCKET_SECONDS * 1_000,
                 **QUIET,
             }
         )

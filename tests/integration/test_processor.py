@@ -145,17 +145,36 @@ def test_a_record_bigger_than_its_dead_letter_may_be_is_cut_and_described(
     assert values_of(kafka, f"{prefix}behavior_stats")[-1]["total_events"] == 2
 
 
-def test_a_dead_letter_topic_that_shrinks_while_it_runs_stops_nothing(
+def test_a_topic_that_takes_less_than_64_kib_gets_as_much_as_it_takes(
     kafka: Kafka, prefix: str, start_processor: StartProcessor
+) -> None:
+    limit_dead_letters(kafka, prefix, most_bytes=20_000)
+    poison = b"\xff" * 900_000
+    produce(kafka, f"{prefix}user_behavior", [event(1), poison, event(2)])
+    service = start_processor()
+    wait_until_caught_up(kafka.bootstrap_servers, prefix, 60)
+    (letter,) = Broker(kafka.bootstrap_servers).read_topic(f"{prefix}dead_letters", 30)
+    assert 10_000 < len(letter.value or b"") < 20_000
+    assert not [line for line in service.lines() if "task_rebuilt" in line]
+
+
+@pytest.mark.parametrize("most_bytes", [100_000, 20_000, 1_500])
+def test_a_dead_letter_topic_that_shrinks_while_it_runs_stops_nothing(
+    kafka: Kafka, prefix: str, start_processor: StartProcessor, most_bytes: int
 ) -> None:
     service = start_processor()
     service.wait_until_ready(60)
-    limit_dead_letters(kafka, prefix, most_bytes=100_000)
-    produce(kafka, f"{prefix}user_behavior", [event(1), b"\xff" * 900_000, event(2)])
+    limit_dead_letters(kafka, prefix, most_bytes=most_bytes)
+    poison = b"\xff" * 900_000
+    produce(kafka, f"{prefix}user_behavior", [event(1), poison, event(2)])
     wait_until_caught_up(kafka.bootstrap_servers, prefix, 60)
     service.wait_for_line("task_rebuilt")
     assert values_of(kafka, f"{prefix}behavior_stats")[-1]["total_events"] == 2
-    assert len(Broker(kafka.bootstrap_servers).read_topic(f"{prefix}dead_letters", 30)) == 1
+    (letter,) = Broker(kafka.bootstrap_servers).read_topic(f"{prefix}dead_letters", 30)
+    assert letter.value is not None
+    assert poison.startswith(letter.value)
+    assert (len(letter.value) == 64 * 1024) == (most_bytes == 100_000)
+    assert dict(letter.headers)["tandem.value.length"] == b"900000"
 
 
 def test_letters_that_fit_one_by_one_and_not_together_get_through(

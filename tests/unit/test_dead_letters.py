@@ -136,16 +136,40 @@ def test_headers_count_towards_what_fits() -> None:
     assert cut.headers[0] == headers[0]
 
 
-def test_no_value_of_64_kib_or_less_is_ever_cut() -> None:
-    value = b"x" * CUT_VALUE_BYTES
-    assert put_aside(Bad(value), RejectedError("no"), limit_bytes=0).value == value
-    assert put_aside(Bad(None), RejectedError("no"), limit_bytes=0).value is None
+def size_of(letter: OutputRecord) -> int:
+    size = len(letter.value or b"") + len(letter.key or b"")
+    return size + sum(len(name) + len(content or b"") for name, content in letter.headers)
 
 
-@given(value=st.integers(CUT_VALUE_BYTES, 3 * CUT_VALUE_BYTES), limit=st.integers(70_000, 250_000))
-def test_what_goes_out_uncut_is_within_the_limit(value: int, limit: int) -> None:
-    letter = put_aside(Bad(b"x" * value), RejectedError("no"), limit_bytes=limit)
+@given(value=st.integers(0, 3 * CUT_VALUE_BYTES), limit=st.integers(1_300, 250_000))
+def test_a_letter_is_within_the_limit_and_says_what_it_is_short_of(value: int, limit: int) -> None:
+    original = b"x" * value
+    letter = put_aside(Bad(original), RejectedError("no" * 3_000), limit_bytes=limit)
+    assert size_of(letter) <= limit
     assert letter.value is not None
-    size = len(letter.value) + len(letter.key or b"")
-    size += sum(len(name) + len(content or b"") for name, content in letter.headers)
-    assert size <= limit or len(letter.value) == CUT_VALUE_BYTES
+    if letter.value != original:
+        assert original.startswith(letter.value)
+        assert len(letter.value) <= CUT_VALUE_BYTES
+        assert header(letter, LENGTH_HEADER) == str(value).encode()
+        assert header(letter, SHA256_HEADER) == hashlib.sha256(original).hexdigest().encode()
+
+
+def test_of_what_fits_as_64_kib_not_a_byte_less_is_kept() -> None:
+    letter = put_aside(Bad(b"x" * 900_000), RejectedError("no"), limit_bytes=CUT_VALUE_BYTES + 10_000)
+    assert letter.value == b"x" * CUT_VALUE_BYTES
+
+
+def test_the_key_the_headers_and_the_place_are_kept_whatever_the_limit() -> None:
+    headers = (("trace", b"t" * 500),)
+    letter = put_aside(Bad(b"x" * 100, b"k" * 300, headers), RejectedError("no" * 3_000), limit_bytes=0)
+    assert (letter.key, letter.value, letter.headers[0]) == (b"k" * 300, b"", headers[0])
+    assert header(letter, "__streams.errors.offset") == b"42"
+    assert header(letter, "__streams.errors.message") == b"no" * 20
+    assert header(letter, LENGTH_HEADER) == b"100"
+
+
+@pytest.mark.parametrize("value", [None, b""])
+def test_where_there_is_nothing_to_cut_nothing_is_said_to_be_cut(value: bytes | None) -> None:
+    letter = put_aside(Bad(value), RejectedError("no"), limit_bytes=0)
+    assert letter.value == value
+    assert LENGTH_HEADER not in dict(letter.headers)

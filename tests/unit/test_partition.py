@@ -791,7 +791,7 @@ def test_figures_are_those_of_all_that_was_processed() -> None:
 
 def test_a_dead_letter_too_large_for_its_topic_is_cut() -> None:
     engine = Engine(BehaviorTopology)
-    engine.partition.dead_letter_bytes = 0
+    engine.partition.dead_letter_bytes = 80_000
     engine.process(records([b"x" * 100_000]))
     engine.commit()
     (letter,) = engine.kafka.results["dead_letters"]

@@ -81,8 +81,10 @@ def dead_letter_offset(record: Record) -> int:
 
 
 def is_truncated(original: Record, dead_letter: Record) -> bool:
-    """Say whether this is the first 64 KiB, with headers for the full length and the SHA-256."""
-    if original.value is None or dead_letter.value != original.value[:TRUNCATED_TO]:
+    """Say whether this is the first 64 KiB or less, with headers for the full length and the SHA-256."""
+    if original.value is None or dead_letter.value is None or len(dead_letter.value) > TRUNCATED_TO:
+        return False
+    if not original.value.startswith(dead_letter.value):
         return False
     values = {value for _, value in dead_letter.headers}
     digest = hashlib.sha256(original.value)

@@ -27,6 +27,8 @@ from tests.verifier.records import LoadPlan, Outgoing, Records
 __all__ = ["Acknowledged", "BackgroundLoad", "LoadPlan", "load"]
 
 DELIVERY_TIMEOUT_SECONDS: Final = 120
+# By default a minute passes before the client gives up on a broker that is frozen, and looks for another.
+SOCKET_SECONDS: Final = 5
 PACE_SECONDS: Final = 0.005
 BUFFERED_RECORDS: Final = 20_000
 BUFFERED_KILOBYTES: Final = 65_536
@@ -70,6 +72,8 @@ class Sender:
                 "compression.type": compression,
                 "linger.ms": 5,
                 "delivery.timeout.ms": DELIVERY_TIMEOUT_SECONDS * 1000,
+                "socket.timeout.ms": SOCKET_SECONDS * 1000,
+                "request.timeout.ms": SOCKET_SECONDS * 1000,
                 "queue.buffering.max.messages": BUFFERED_RECORDS,
                 "queue.buffering.max.kbytes": BUFFERED_KILOBYTES,
                 **QUIET,

@@ -71,7 +71,8 @@ def unequal(expected: InputRecord, one: Published[PublishedRecord]) -> str | Non
 
 
 def _wrongly_cut(original: bytes | None, value: bytes | None, own: dict[str, bytes | None]) -> str | None:
-    if original is None or value is None or len(original) <= CUT_BYTES or value != original[:CUT_BYTES]:
+    # Less than 64 KiB is what a topic got that takes less, which can have been another limit at the time.
+    if original is None or value is None or len(value) > CUT_BYTES or not original.startswith(value):
         return "the value is not the original bytes"
     if own[LENGTH] != str(len(original)).encode():
         return f"the value is cut, and {LENGTH} is not {len(original)}"
