@@ -15,7 +15,8 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
 from services.processor.at_least_once import AtLeastOnce
-from services.processor.guarantee import ExactlyOnce, Guarantee
+from services.processor.exactly_once import ExactlyOnce
+from services.processor.guarantee import Guarantee, Shared
 from services.processor.membership import Membership
 from services.processor.meters import show_limits
 from services.processor.observation import PartitionObserver, TopologyReport
@@ -179,7 +180,7 @@ class Application:
         limits: Limits,
     ) -> Guarantee:
         group = self._kafka.named(topology.group)
-        common: dict[str, Any] = {
+        common: Shared = {
             "group": group,
             "place": TopicPartition(place.topic, place.partition),
             "routes": Routes(layout.names, layout.counts, changelog=layout.changelog),

@@ -1,31 +1,15 @@
-"""How a transaction's content reaches Kafka: exactly once, through a producer that fences its predecessors.
-
-Two things of the client are not taken as they are, for this producer alone (checked with the version that
-`record_batches` names):
-
-- A transactional request that was retried after a connection failed can arrive late and hit the *next*
-  transaction, because this client speaks version 0 of these requests, which bump no epoch. `_WatchedClient`
-  notices; the transaction is finished, and the task is built again with a new epoch.
-- Between two transactions the client sleeps 20 ms where the broker is still writing markers. `_QuickSender`
-  asks again after 2 ms.
-"""
+"""How a transaction's content reaches Kafka: what a task asks for, and what both answers to it share."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, NotRequired, Protocol, TypedDict
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.client import ConnectionGroup, CoordinationType
-from aiokafka.errors import KafkaError
-from aiokafka.producer.sender import BACKOFF_OVERRIDE, AddPartitionsToTxnHandler, Sender
-from aiokafka.protocol.transaction import InitProducerIdRequest
-from aiokafka.structs import OffsetAndMetadata, TopicPartition
+from aiokafka.structs import TopicPartition
 
 from services.processor.partition import Transaction
-from services.processor.replay import WRITER_KEY
 from services.processor.sending import (
     BATCH_BYTES,
     FAILURES,
@@ -34,15 +18,12 @@ from services.processor.sending import (
     acknowledged,
     batches_of,
     failure,
-    placed,
 )
 from services.processor.topology import OutputRecord
 from shared.connecting import stop_client
-from shared.errors import RebuildTaskError, StopServiceError, TandemError, TaskFencedError
-from shared.kafka import FENCED, KafkaClients, Permission
+from shared.errors import TandemError
+from shared.kafka import KafkaClients, Permission
 from shared.logs import Logger
-
-_BETWEEN_TRANSACTIONS_SECONDS = 0.002
 
 
 class Guarantee(Protocol):
@@ -73,12 +54,23 @@ class Guarantee(Protocol):
         """Let go, within seconds. What was not committed is gone."""
 
 
-class ExactlyOnce:
-    """One transactional producer for one input partition; its id is what fences a zombie.
+class Shared(TypedDict):
+    """The arguments that every guarantee takes; see `OneProducer`."""
+
+    group: str
+    place: TopicPartition
+    routes: Routes
+    read_committed_offset: Callable[[TopicPartition], Awaitable[int | None]]
+    deadline_seconds: float
+    log: Logger
+    batch_bytes: NotRequired[int]
+
+
+class OneProducer:
+    """One producer for one input partition: what `ExactlyOnce` and `AtLeastOnce` begin and end alike.
 
     Args:
         clients: makes the producer.
-        transactional_id: full, the same for whoever serves this partition.
         group: full name of the consumer group whose offset is committed.
         place: input partition.
         read_committed_offset: asks the group for the partition's committed offset.
@@ -90,80 +82,29 @@ class ExactlyOnce:
         self,
         clients: KafkaClients,
         *,
-        transactional_id: str,
         group: str,
         place: TopicPartition,
         routes: Routes,
         read_committed_offset: Callable[[TopicPartition], Awaitable[int | None]],
-        transaction_timeout_seconds: float,
         deadline_seconds: float,
         log: Logger,
         batch_bytes: int = BATCH_BYTES,
     ) -> None:
         self._clients = clients
-        self._transactional_id = transactional_id
         self._group = group
         self._place = place
         self._routes = routes
         self._read_committed_offset = read_committed_offset
-        self._transaction_timeout_seconds = transaction_timeout_seconds
         self._deadline_seconds = deadline_seconds
         self._batch_bytes = batch_bytes
         self._log = log
         self._producer: AIOKafkaProducer | None = None
-        self._watched: _WatchedClient | None = None
-        self._needs = routes.permissions(source=place.topic, group=group)
-        self._needs.append(Permission("Write", "transactional id", transactional_id))
-
-    async def open(self) -> None:
-        """Start the producer: this fences its predecessor and settles a transaction it left open.
-
-        Raises:
-            RebuildTaskError: it did not work this time.
-            StopServiceError: it is not permitted.
-        """
-        producer = self._clients.producer(
-            transactional_id=self._transactional_id,
-            transaction_timeout_ms=int(self._transaction_timeout_seconds * 1000),
-            max_batch_size=self._batch_bytes,
-            retry_backoff_ms=RETRY_MILLISECONDS,
-            linger_ms=0,
-        )
-        self._producer = producer
-        self._watched = _WatchedClient(producer.client)
-        _replace_sender(producer, self._watched)
-        try:
-            async with asyncio.timeout(self._deadline_seconds):
-                await producer.start()
-                for topic in self._routes.topics:
-                    # Known before the first transaction: asking within one would hold it open.
-                    await producer.partitions_for(topic)
-        except FAILURES as error:
-            raise self._failure(error, f"use the transactional id {self._transactional_id}") from error
-
-    async def claim(self) -> int:
-        """Write the mark, in a transaction of its own.
-
-        Raises:
-            RebuildTaskError: it did not work this time.
-            StopServiceError: it is not permitted.
-        """
-        assert self._producer is not None, "open comes first"
-        producer, changelog = self._producer, self._routes.changelog
-        async with (
-            self._transacting(f"claim the changelog {changelog}"),
-            asyncio.timeout(self._deadline_seconds),
-        ):
-            await producer.begin_transaction()
-            mark = OutputRecord(WRITER_KEY, b"", ())
-            offset = await placed(producer, mark, changelog, self._place.partition)
-            await producer.commit_transaction()
-        return offset
+        self._needs: list[Permission] = routes.permissions(source=place.topic, group=group)
 
     async def committed(self) -> int | None:
         """Return the group's committed offset.
 
-        It is asked for only now, when no transaction of a predecessor can move it any more.
+        It is asked for only now, when nothing of a predecessor can move it any more.
         """
         try:
             async with asyncio.timeout(self._deadline_seconds):
@@ -171,119 +112,38 @@ class ExactlyOnce:
         except FAILURES as error:
             raise self._failure(error, f"read the offsets of group {self._group}") from error
 
-    async def commit(self, transaction: Transaction) -> None:
-        """Commit outputs, changelog, dead letters and offset in one transaction."""
-        assert self._producer is not None, "open comes first"
-        async with self._transacting("commit a transaction"), asyncio.timeout(self._deadline_seconds):
-            await self.begin(self._producer)
-            await self.publish(self._producer, transaction)
-            await self.send_offsets(self._producer, transaction)
-            await self.end(self._producer)
-
     async def close(self) -> None:
-        """Stop the producer. An open transaction is settled by whoever opens next."""
+        """Stop the producer. What it left open is settled by whoever opens next."""
         producer, self._producer = self._producer, None
         if producer is not None:
             await stop_client(producer, log=self._log)
-            _error_of_transaction(producer)  # Seen: asyncio would complain about it after our last line.
 
-    async def begin(self, producer: AIOKafkaProducer) -> None:
-        """Step 1: open the transaction."""
-        await producer.begin_transaction()
+    def _make(self, **settings: object) -> AIOKafkaProducer:
+        """Return the producer, not started; from here on `close` stops it."""
+        self._producer = self._clients.producer(
+            max_batch_size=self._batch_bytes, retry_backoff_ms=RETRY_MILLISECONDS, linger_ms=0, **settings
+        )
+        return self._producer
 
-    async def publish(self, producer: AIOKafkaProducer, transaction: Transaction) -> None:
-        """Step 2: send everything, and wait until each batch is acknowledged: a commit would go without."""
-        futures = []
-        for topic, partition, records in self._routes.of(transaction, self._place.partition):
+    async def _start(self, producer: AIOKafkaProducer, *, doing: str) -> None:
+        try:
+            async with asyncio.timeout(self._deadline_seconds):
+                await producer.start()
+                for topic in self._routes.topics:
+                    # Known before the first transaction: asking within one would hold it open.
+                    await producer.partitions_for(topic)
+        except FAILURES as error:
+            raise self._failure(error, doing) from error
+
+    async def _send(
+        self, producer: AIOKafkaProducer, outputs: Iterable[tuple[str, int, list[OutputRecord]]]
+    ) -> None:
+        """Send topic, partition and records each, and wait until every batch is acknowledged."""
+        futures: list[Any] = []
+        for topic, partition, records in outputs:
             for batch in batches_of(producer, records):
                 futures.append(await producer.send_batch(batch, topic, partition=partition))  # noqa: PERF401
         await acknowledged(futures)
 
-    async def send_offsets(self, producer: AIOKafkaProducer, transaction: Transaction) -> None:
-        """Step 3: the input offset joins the transaction."""
-        offsets = {self._place: OffsetAndMetadata(transaction.next_offset, "")}
-        await producer.send_offsets_to_transaction(offsets, self._group)
-
-    async def end(self, producer: AIOKafkaProducer) -> None:
-        """Step 4: all of it becomes visible."""
-        await producer.commit_transaction()
-
-    @asynccontextmanager
-    async def _transacting(self, doing: str) -> AsyncIterator[None]:
-        """Say of a failure in a transaction what it means."""
-        assert self._producer is not None and self._watched is not None, "open comes first"  # noqa: PT018
-        try:
-            yield
-        except FAILURES as error:
-            # The first error to come out need not be the first that happened: a topic that may not be
-            # written to shows as an invalid state, and the reason stays with the transaction.
-            cause = _error_of_transaction(self._producer)
-            raise self._failure(cause or error, doing) from error
-        if self._watched.retried:
-            raise RebuildTaskError(
-                "committed, but a transactional request was repeated after a connection failed: a late "
-                "copy of it must not meet the next transaction of this epoch"
-            )
-
     def _failure(self, error: BaseException, doing: str) -> TandemError:
-        found = failure(error, doing, needs=self._needs)
-        if isinstance(error, FENCED) and not isinstance(found, StopServiceError):
-            return TaskFencedError(f"another producer took {self._transactional_id}")
-        return found
-
-
-def _error_of_transaction(producer: AIOKafkaProducer) -> BaseException | None:
-    """Return what the client holds against the current transaction, if anything."""
-    outcome: asyncio.Future[None] | None = producer._txn_manager._transaction_waiter  # noqa: SLF001
-    if outcome is None or not outcome.done() or outcome.cancelled():
-        return None
-    return outcome.exception()
-
-
-class _WatchedClient:
-    """Stands before the producer's connection and remembers whether a transactional request failed on it."""
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-        self.retried = False
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._client, name)
-
-    async def send(self, node_id: Any, request: Any, *, group: Any = ConnectionGroup.DEFAULT) -> Any:
-        """Send as the client does."""
-        try:
-            return await self._client.send(node_id, request, group=group)
-        except KafkaError:
-            # A new producer id request is safe: its epoch is what makes late copies harmless.
-            if group == ConnectionGroup.COORDINATION and not isinstance(request, InitProducerIdRequest):
-                self.retried = True
-            raise
-
-
-class _QuickAddPartitions(AddPartitionsToTxnHandler):  # type: ignore[misc]  # the client has no types
-    def handle_response(self, response: Any) -> float | None:
-        """Answer as the client does, but ask again sooner while the last markers are written."""
-        seconds: float | None = super().handle_response(response)
-        return _BETWEEN_TRANSACTIONS_SECONDS if seconds == BACKOFF_OVERRIDE else seconds
-
-
-class _QuickSender(Sender):  # type: ignore[misc]
-    async def _do_add_partitions_to_txn(self, partitions: Any) -> Any:
-        node_id = await self._find_coordinator(
-            CoordinationType.TRANSACTION, self._txn_manager.transactional_id
-        )
-        return await _QuickAddPartitions(self, partitions).do(node_id)
-
-
-def _replace_sender(producer: AIOKafkaProducer, client: _WatchedClient) -> None:
-    """Give a producer that is not started yet a sender of our own, made like the one it has."""
-    stock = producer._sender  # noqa: SLF001
-    producer._sender = _QuickSender(  # noqa: SLF001
-        client,
-        acks=stock._acks,  # noqa: SLF001
-        txn_manager=stock._txn_manager,  # noqa: SLF001
-        message_accumulator=stock._message_accumulator,  # noqa: SLF001
-        retry_backoff_ms=RETRY_MILLISECONDS,
-        request_timeout_ms=stock._request_timeout_ms,  # noqa: SLF001
-    )
+        return failure(error, doing, needs=self._needs)

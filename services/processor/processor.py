@@ -12,33 +12,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from services.processor.kafka_watch import KafkaWatch
+from services.processor.keeper import Keeper, pause
 from services.processor.membership import Membership
 from services.processor.meters import TopologyMeter
 from services.processor.observation import PartitionObserver, TopologyReport
 from services.processor.preflight import Layout, look, partitions_changed
-from services.processor.sending import Limits, TooLargeError
+from services.processor.sending import Limits
 from services.processor.settings import ProcessorSettings
 from services.processor.task import Gate, Task
 from services.processor.topology import Place, Topology
 from shared.connecting import Patience
-from shared.errors import (
-    KafkaUnavailableError,
-    RebuildTaskError,
-    StateInDoubtError,
-    StopServiceError,
-    TaskFencedError,
-)
+from shared.errors import KafkaUnavailableError, StopServiceError
 from shared.kafka import KafkaClients
 from shared.logs import Logger
 
-# After being fenced: long enough for the group to agree on who has the partition now.
-_FENCED_PAUSE_SECONDS = 3.0
-# A coordinator that was frozen and replaced may answer out of the past until it hears of that.
-_DOUBT_SECONDS = 5.0
 _REVOKE_SECONDS = 5.0
 _CLOSE_SECONDS = 4.0
 _TICK_SECONDS = 1.0
@@ -60,14 +51,6 @@ class MakeTask(Protocol):
         limits: Limits,
     ) -> Task:
         """Return a task that has not been run."""
-
-
-@dataclass
-class _Keeper:
-    """Keeps one partition served. `lost` ends it."""
-
-    gate: Gate
-    job: asyncio.Task[None]
 
 
 class Processor:
@@ -100,7 +83,7 @@ class Processor:
         self._patience = patience
         self._report = report
         self._log = log
-        self._keepers: dict[int, _Keeper] = {}
+        self._keepers: dict[int, Keeper] = {}
         self._leaving: dict[asyncio.Task[None], int] = {}
         self._may_commit = asyncio.Event()
         self._layout: Layout | None = None
@@ -159,7 +142,7 @@ class Processor:
                     self._clients, self._topology, patience=patience, stopping=self._stopping, log=self._log
                 )
             except KafkaUnavailableError as error:
-                await self._pause(patience.failed(str(error)), self._stopping)
+                await pause(patience.failed(str(error)), self._stopping)
             else:
                 patience.worked()
                 return layout
@@ -234,83 +217,35 @@ class Processor:
             self._keepers[partition] = self._keep(partition)
         self._report.health.ready(self._topology.name)
 
-    def _keep(self, partition: int) -> _Keeper:
+    def _keep(self, partition: int) -> Keeper:
         assert self._layout is not None, "the membership begins after the preflight"
+        assert self._membership is not None, "an assignment comes from it"
         place = Place(self._layout.input, partition)
         gate = Gate(self._may_commit, asyncio.Event(), self._stopping, asyncio.Event())
         gate.idle.set()
         observer = self._report.observer(place)
-        observer.opening()
-        before = {job for job, left in self._leaving.items() if left == partition}
-        job = asyncio.create_task(
-            self._serve(place, gate, observer, before), name=f"{place.topic}:{partition}"
+        build = partial(
+            self._make_task,
+            layout=self._layout,
+            membership=self._membership,
+            place=place,
+            gate=gate,
+            observer=observer,
         )
-        job.add_done_callback(lambda _: None if gate.ends() else self._fail(_left_unserved(place)))
-        return _Keeper(gate, job)
-
-    async def _serve(
-        self, place: Place, gate: Gate, observer: PartitionObserver, before: set[asyncio.Task[None]]
-    ) -> None:
-        """Serve one partition: build its task, and build it again after any failure but a final one."""
-        if before:
-            # The partition was ours a moment ago: its producer has to be closed first.
-            await asyncio.wait(before, timeout=_CLOSE_SECONDS)
-            observer.opening()
-        try:
-            await self._rebuild_until_done(place, gate, observer)
-        except StopServiceError as error:
-            self._fail(error)
-        except Exception as error:  # noqa: BLE001 — a keeper would end in silence; the process stops
-            self._log.exception("task_failed", input=place.topic, partition=place.partition)
-            self._fail(StopServiceError(f"unexpected in {place.topic}:{place.partition}: {error!r}"))
-        finally:
-            if gate.lost.is_set():
-                observer.gone()
-            elif gate.stopping.is_set():
-                observer.stopped()
-
-    async def _rebuild_until_done(self, place: Place, gate: Gate, observer: PartitionObserver) -> None:
-        assert self._layout is not None, "the membership begins after the preflight"
-        assert self._membership is not None, "keepers come from it"
-        patience = self._patience()
-        limits = Limits(self._layout.dead_letter_bytes)
-        where = f"{place.topic}:{place.partition}"
-        loop = asyncio.get_running_loop()
-        in_doubt_since: float | None = None
-        while not gate.ends():
-            task = self._make_task(
-                layout=self._layout,
-                membership=self._membership,
-                place=place,
-                gate=gate,
-                observer=observer,
-                limits=limits,
-            )
-            try:
-                await task.run()
-            except StateInDoubtError as error:
-                in_doubt_since = loop.time() if in_doubt_since is None else in_doubt_since
-                if loop.time() - in_doubt_since >= _DOUBT_SECONDS:
-                    raise
-                reason, why = "in_doubt", str(error)
-            except (KafkaUnavailableError, RebuildTaskError, asyncio.CancelledError) as error:
-                reason, why = _reaction(error)
-                in_doubt_since = None
-                if isinstance(error, TooLargeError):
-                    limits = limits.lowered()
-            else:
-                return
-            if task.was_of_use:
-                patience.worked()
-            # What keeps failing is borne as long as a Kafka that does not answer.
+        keeper = Keeper(
+            place,
+            gate,
+            build=lambda limits: build(limits=limits),
+            limits=Limits(self._layout.dead_letter_bytes),
+            observer=observer,
+            patience=self._patience(),
             # When Kafka is back the partition has to move in its time.
-            pause = min(patience.failed(f"{where}: {why}"), self._report.health.round_seconds)
-            if reason == "fenced":
-                pause = max(pause, _FENCED_PAUSE_SECONDS)
-            observer.rebuilt(reason)
-            observer.opening()
-            self._log.warning("task_rebuilt", input=where, reason=why, pause_seconds=pause)
-            await self._pause(pause, gate.lost, gate.stopping)
+            longest_pause_seconds=lambda: self._report.health.round_seconds,
+            on_failure=self._fail,
+            log=self._log,
+        )
+        keeper.start(after={job for job, left in self._leaving.items() if left == partition})
+        return keeper
 
     def _check_partitions(self, count: int | None) -> None:
         """Stop before an event is counted from a partition that was added, or when the topic is gone."""
@@ -359,37 +294,6 @@ class Processor:
         while True:
             await asyncio.sleep(_TICK_SECONDS)
             self._report.tick()
-
-    @staticmethod
-    async def _pause(seconds: float, *ends: asyncio.Event) -> None:
-        """Wait, or until one of `ends` is set."""
-        waits = [asyncio.ensure_future(event.wait()) for event in ends]
-        try:
-            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.wait(waits)
-
-
-def _reaction(error: BaseException) -> tuple[str, str]:
-    """Return the kind of a failure that a new task may mend, and its text.
-
-    Raises:
-        CancelledError: it is this job's own. Otherwise the client let one of its cancellations out.
-    """
-    if isinstance(error, asyncio.CancelledError):
-        this = asyncio.current_task()
-        if this is None or this.cancelling():
-            raise error
-        return "in_doubt", "cancelled inside the client"
-    if isinstance(error, TaskFencedError):
-        return "fenced", str(error)
-    return "unavailable" if isinstance(error, KafkaUnavailableError) else "in_doubt", str(error)
-
-
-def _left_unserved(place: Place) -> StopServiceError:
-    return StopServiceError(f"{place.topic}:{place.partition} is ours and nothing serves it any more")
 
 
 async def _end(jobs: list[asyncio.Task[None]], seconds: float, log: Logger) -> None:

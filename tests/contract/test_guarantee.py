@@ -17,7 +17,7 @@ from confluent_kafka.admin import ResourceType as Resource
 
 from sandbox import Sandbox
 from services.processor.at_least_once import AtLeastOnce
-from services.processor.guarantee import ExactlyOnce
+from services.processor.exactly_once import ExactlyOnce
 from services.processor.partition import OFFSET_KEY, Transaction
 from services.processor.record_batches import read_whole_batches
 from services.processor.replay import WRITER_KEY

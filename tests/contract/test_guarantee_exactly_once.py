@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from services.processor.guarantee import ExactlyOnce
+from services.processor.exactly_once import ExactlyOnce
 from services.processor.partition import Transaction
 from services.processor.sending import TooLargeError
 from shared.errors import RebuildTaskError, TaskFencedError

@@ -17,7 +17,8 @@ from typing import Any
 
 from services.processor import task
 from services.processor.__main__ import Application, run
-from services.processor.guarantee import ExactlyOnce, Guarantee
+from services.processor.exactly_once import ExactlyOnce
+from services.processor.guarantee import Guarantee
 from services.processor.membership import Membership
 from shared.errors import RebuildTaskError
 from shared.settings import Settings

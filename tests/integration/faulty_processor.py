@@ -15,7 +15,7 @@ from typing import Any
 
 from services.processor.__main__ import Application, run
 from services.processor.at_least_once import AtLeastOnce
-from services.processor.guarantee import ExactlyOnce
+from services.processor.exactly_once import ExactlyOnce
 from services.processor.restore import ChangelogReader
 from services.processor.settings import ProcessorSettings
 from shared.settings import Settings

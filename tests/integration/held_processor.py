@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from services.processor.__main__ import Application, run
-from services.processor.guarantee import ExactlyOnce
+from services.processor.exactly_once import ExactlyOnce
 from services.processor.membership import Membership
 from services.processor.preflight import look
 from services.processor.processor import Processor

@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from services.processor.__main__ import Application, run
-from services.processor.guarantee import ExactlyOnce
+from services.processor.exactly_once import ExactlyOnce
 from services.processor.membership import Membership
 from services.processor.processor import Processor
 from services.processor.task import Task
