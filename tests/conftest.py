@@ -16,6 +16,7 @@ from hypothesis import settings
 
 from sandbox import Sandbox
 from shared import topics
+from tests import leftovers
 from tests.verifier.polling import poll
 
 # A machine under load is no finding.
@@ -25,6 +26,26 @@ settings.load_profile("tandem")
 
 def pytest_asyncio_loop_factories(config: Any, item: Any) -> dict[str, Callable[[], Any]]:  # noqa: ARG001
     return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left_in_the_end() -> Iterator[None]:
+    """What tests share is closed too: sessions' brokers, clients and their connections."""
+    leftovers.adopt_orphans()
+    before, sockets = leftovers.now(), leftovers.open_sockets()
+    yield
+    after = leftovers.open_sockets()
+    left = leftovers.now().since(before)
+    assert not left and after <= sockets, f"left behind: {left}, {after - sockets} sockets"  # noqa: PT018
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind(nothing_is_left_in_the_end: None) -> Iterator[None]:  # noqa: ARG001
+    """No test leaves a process, a thread or a listening socket behind."""
+    before = leftovers.now()
+    yield
+    left = leftovers.now().since(before)
+    assert not left, f"left behind: {left}"
 
 
 @dataclass

@@ -1,0 +1,99 @@
+"""What a test may not leave behind: processes, threads, sockets. Linux tells them all, others the threads."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+import re
+import sys
+import threading
+from pathlib import Path
+from typing import NamedTuple
+
+_PR_SET_CHILD_SUBREAPER = 36
+_LISTENING = "0A"
+_SOCKET = re.compile(r"socket:\[(\d+)\]")
+_HAS_PROC = sys.platform == "linux"
+
+
+class Leftovers(NamedTuple):
+    """What this process has: its children by pid, its threads, the addresses it listens on."""
+
+    processes: frozenset[int]
+    threads: frozenset[threading.Thread]
+    listening: frozenset[str]
+
+    def since(self, before: Leftovers) -> list[str]:
+        """Return what is here now and was not before, in words."""
+        processes = [f"process {pid}: {_command(pid)}" for pid in self.processes - before.processes]
+        threads = [f"thread {one.name}" for one in self.threads - before.threads if one.is_alive()]
+        return processes + threads + [f"listens on {one}" for one in self.listening - before.listening]
+
+
+def adopt_orphans() -> None:
+    """Become the parent of whatever our children leave behind, so that it is seen."""
+    if _HAS_PROC:
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def now() -> Leftovers:
+    """Return what this process has now."""
+    return Leftovers(frozenset(_children()), frozenset(threading.enumerate()), frozenset(_listening()))
+
+
+def open_sockets() -> int:
+    """Return how many TCP sockets this process has, after what nobody refers to is gone."""
+    gc.collect()
+    return len(list(_own(_tcp()))) if _HAS_PROC else 0
+
+
+def _children() -> list[int]:
+    if not _HAS_PROC:
+        return []
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # A thread that has ended meanwhile.
+            found += [int(pid) for pid in (task / "children").read_text().split()]
+    return [pid for pid in found if not _has_ended(pid)]
+
+
+def _has_ended(pid: int) -> bool:
+    """Say whether it has ended, and at most nobody has asked for its exit code yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:200]
+    except FileNotFoundError:
+        return "ended meanwhile"
+
+
+def _listening() -> list[str]:
+    return [address for address, state in _own(_tcp()) if state == _LISTENING] if _HAS_PROC else []
+
+
+def _tcp() -> dict[str, tuple[str, str]]:
+    """Return address and state of every TCP socket of this machine, by inode."""
+    found = {}
+    for table in ("tcp", "tcp6"):
+        with contextlib.suppress(FileNotFoundError):  # A machine without IPv6.
+            for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+                fields = line.split()
+                found[fields[9]] = fields[1], fields[3]
+    return found
+
+
+def _own(sockets: dict[str, tuple[str, str]]) -> list[tuple[str, str]]:
+    own = []
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 — names alone: one may be closed while we look
+        with contextlib.suppress(FileNotFoundError):
+            match = _SOCKET.fullmatch(str(Path(f"/proc/self/fd/{name}").readlink()))
+            if match and match[1] in sockets:
+                own.append(sockets[match[1]])
+    return own
