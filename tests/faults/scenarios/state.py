@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from functools import partial
 
-from confluent_kafka import TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from tests.conftest import is_there
@@ -86,8 +86,19 @@ def truncate(stage: Stage, topic: str, share: float) -> None:
     ends = broker.ends(broker.partitions([topic]))
     policy("compact,delete")
     cut = [TopicPartition(*one, int(end.stable * share)) for one, end in ends.items()]
-    for done in admin.delete_records(cut).values():
-        done.result(30)
+
+    def is_cut() -> bool | None:
+        """Say whether it is done; a leader that has not heard of the new policy yet refuses."""
+        for done in admin.delete_records(cut).values():
+            try:
+                done.result(30)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.POLICY_VIOLATION:
+                    raise
+                return None
+        return True
+
+    poll(is_cut, 30, lambda: f"{topic}: the leaders have not heard of the new policy")
     policy("compact")
 
 
