@@ -6,10 +6,13 @@ from importlib.metadata import PackageNotFoundError, version
 
 import click
 
+from services.console.commands.check import check_command
 from services.console.commands.config import config_command
 from services.console.commands.demo import demo_command
+from services.console.commands.groups import groups_command, lag_command
 from services.console.commands.sandbox import sandbox_command
 from services.console.commands.stats import stats_command
+from services.console.commands.tail import tail_command
 from services.console.commands.topics import topics_command
 from services.console.commands.verify import verify_command
 
@@ -24,7 +27,9 @@ def _version() -> str:
 _EXAMPLES = """\b
 Examples:
   tandem demo --seconds 20     all of it, on a Kafka of its own
+  tandem check                 is Kafka there, and is everything in it as it should be?
   tandem topics create         what the services need
+  tandem tail purchases -f     records as they come
   tandem stats --watch         the global view, every second
   tandem verify                recompute everything, and compare
   tandem config                what is set, and where
@@ -42,7 +47,18 @@ def main() -> None:
     """
 
 
-for command in (demo_command, sandbox_command, topics_command, stats_command, verify_command, config_command):
+for command in (
+    demo_command,
+    sandbox_command,
+    check_command,
+    topics_command,
+    tail_command,
+    stats_command,
+    lag_command,
+    groups_command,
+    verify_command,
+    config_command,
+):
     main.add_command(command)
 
 

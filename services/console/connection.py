@@ -118,13 +118,32 @@ class Connection:
         ends = await self.ask(lambda: consumer.end_offsets(asked), doing=doing)
         return {place: Ends(int(starts[place]), int(ends[place])) for place in asked}
 
-    async def read(self, starts: dict[TopicPartition, int]) -> Log:
-        """Return a reader of what is committed, from these offsets on.
+    async def offsets_at(
+        self, places: Iterable[TopicPartition], milliseconds: int
+    ) -> dict[TopicPartition, int | None]:
+        """Return the first offset of each partition whose record is not older; None where there is none.
+
+        Args:
+            places: of topics that exist.
+            milliseconds: since the epoch, as Kafka counts record timestamps.
 
         Raises:
             TandemError: Kafka does not answer, or refuses.
         """
-        consumer = await self._consumer("read_committed")
+        asked = dict.fromkeys(places, milliseconds)
+        if "read_committed" not in self._asking:
+            self._asking["read_committed"] = await self._consumer("read_committed")
+        consumer = self._asking["read_committed"]
+        found = await self.ask(lambda: consumer.offsets_for_times(asked), doing="look up offsets by time")
+        return {place: None if found[place] is None else int(found[place].offset) for place in asked}
+
+    async def read(self, starts: dict[TopicPartition, int], isolation: Isolation = "read_committed") -> Log:
+        """Return a reader from these offsets on, of what is committed unless told otherwise.
+
+        Raises:
+            TandemError: Kafka does not answer, or refuses.
+        """
+        consumer = await self._consumer(isolation)
         consumer.assign(list(starts))
         for place, offset in starts.items():
             consumer.seek(place, offset)
@@ -222,6 +241,14 @@ class Log:
                     f"{where}: nothing to read up to {until[behind[0]]} for {self._stall_seconds:g} s "
                     "(CONSOLE_STALL_SECONDS): Kafka is away, or a transaction was left open"
                 )
+
+    async def more(self) -> dict[TopicPartition, list[Any]]:
+        """Return what comes within half a second; may be empty.
+
+        Raises:
+            TandemError: retention was quicker, or Kafka refuses.
+        """
+        return await self._fetch()
 
     async def position(self, place: TopicPartition) -> int:
         """Return where reading goes on in a partition."""

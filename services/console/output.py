@@ -41,6 +41,10 @@ class Output:
         """Print a line as it is."""
         click.echo(line)
 
+    def marked(self, line: str) -> None:
+        """Print a line with rich's markup: in colour on a terminal, plain elsewhere."""
+        self.console.print(line, soft_wrap=True)
+
     def say(self, line: str) -> None:
         """Tell people how far things are; on standard error, and not where machines read.
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Kafka, create, create_topics
+from tests.integration.commands import Tandem, run_tandem
 from tests.integration.guarded import Guarded, guarded_broker
 from tests.verifier import Service, environment
 
@@ -44,6 +45,15 @@ def start_processor(kafka: Kafka, prefix: str, tmp_path: Path) -> Iterator[Calla
     yield start
     for service in started:
         service.end()
+
+
+@pytest.fixture
+def tandem(kafka: Kafka, prefix: str, tmp_path: Path) -> Tandem:
+    """Return what runs a command against the cluster, under the test's own prefix."""
+    reached = {"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers, "KAFKA_TOPIC_PREFIX": prefix}
+    return lambda *arguments, **variables: run_tandem(
+        *arguments, folder=tmp_path, variables=reached | variables
+    )
 
 
 @pytest.fixture(scope="session")

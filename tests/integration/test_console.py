@@ -9,65 +9,17 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 from confluent_kafka import Producer
 
 from shared.topics import definitions
+from tests.conftest import Kafka
+from tests.integration.commands import COMMAND_SECONDS, Ran, Tandem
 from tests.verifier import environment
 
-COMMAND_SECONDS = 60
 NOW = "2026-01-01T00:00:00+00:00"
-
-
-class Cluster(Protocol):
-    """The cluster under the tests."""
-
-    @property
-    def bootstrap_servers(self) -> str: ...
-
-
-@dataclass
-class Ran:
-    """What a command said and did."""
-
-    exit_code: int
-    out: str
-    err: str
-
-    @property
-    def objects(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
-Tandem = Callable[..., Ran]
-
-
-@pytest.fixture
-def tandem(kafka: Cluster, prefix: str, tmp_path: Path) -> Tandem:
-    """Return what runs a command against the cluster, under the test's own prefix."""
-
-    def run(*arguments: str, **variables: object) -> Ran:
-        wanted = environment(
-            **{
-                "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
-                "KAFKA_TOPIC_PREFIX": prefix,
-                **variables,
-            }
-        )
-        done = subprocess.run(
-            [sys.executable, "-m", "services.console", *arguments],
-            env=wanted,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_SECONDS,
-            check=False,
-        )
-        return Ran(done.returncode, done.stdout, done.stderr)
-
-    return run
 
 
 # --- topics ---------------------------------------------------------------------------------------
@@ -238,7 +190,7 @@ def differences(ran: Ran) -> list[tuple[str, str]]:
     ]
 
 
-def test_stats_show_the_global_view(tandem: Tandem, story: Story, kafka: Cluster) -> None:
+def test_stats_show_the_global_view(tandem: Tandem, story: Story, kafka: Kafka) -> None:
     story.publish(kafka.bootstrap_servers)
     ran = tandem("stats", "--json")
     assert ran.exit_code == 0
@@ -265,7 +217,7 @@ def test_stats_show_the_global_view(tandem: Tandem, story: Story, kafka: Cluster
     assert "purchases 1" in text.out
 
 
-def test_what_is_right_verifies(tandem: Tandem, story: Story, kafka: Cluster) -> None:
+def test_what_is_right_verifies(tandem: Tandem, story: Story, kafka: Kafka) -> None:
     story.publish(kafka.bootstrap_servers)
     ran = tandem("verify", "--json")
     assert differences(ran) == []
@@ -284,7 +236,7 @@ def test_what_is_right_verifies(tandem: Tandem, story: Story, kafka: Cluster) ->
     assert "all equal" in tandem("verify").out
 
 
-def test_a_planted_loss_is_found(tandem: Tandem, story: Story, kafka: Cluster) -> None:
+def test_a_planted_loss_is_found(tandem: Tandem, story: Story, kafka: Kafka) -> None:
     add_ledger(story, acknowledged=4)
     story.publish(kafka.bootstrap_servers)
     ran = tandem("verify", "--json")
@@ -293,7 +245,7 @@ def test_a_planted_loss_is_found(tandem: Tandem, story: Story, kafka: Cluster) -
     assert ran.objects[-1]["account"]["lost"] == 1
 
 
-def test_a_planted_double_is_found(tandem: Tandem, story: Story, kafka: Cluster) -> None:
+def test_a_planted_double_is_found(tandem: Tandem, story: Story, kafka: Kafka) -> None:
     story.records["purchases"] *= 2
     story.publish(kafka.bootstrap_servers)
     ran = tandem("verify", "--json")
@@ -301,7 +253,7 @@ def test_a_planted_double_is_found(tandem: Tandem, story: Story, kafka: Cluster)
     assert differences(ran) == [("doubled", "purchases")]
 
 
-def test_everything_that_is_wrong_is_found_at_once(tandem: Tandem, story: Story, kafka: Cluster) -> None:
+def test_everything_that_is_wrong_is_found_at_once(tandem: Tandem, story: Story, kafka: Kafka) -> None:
     story.records["behavior_stats"][0][1]["unique_users"] = 3
     story.records["sensor_stats"][0][1]["avg"] = 75.01
     story.records["alerts"].pop()
@@ -318,7 +270,7 @@ def test_everything_that_is_wrong_is_found_at_once(tandem: Tandem, story: Story,
 
 
 def test_what_is_not_counted_yet_is_behind_and_no_difference(
-    tandem: Tandem, story: Story, kafka: Cluster
+    tandem: Tandem, story: Story, kafka: Kafka
 ) -> None:
     story.add("user_behavior", "1", user_event(1, "login", 3))
     story.publish(kafka.bootstrap_servers)
@@ -373,7 +325,7 @@ def test_wrong_settings_of_both_services_are_all_said(tandem: Tandem) -> None:
     assert ran.out == ""
 
 
-def test_a_closed_pipe_ends_a_command_quietly(kafka: Cluster, prefix: str, story: Story) -> None:
+def test_a_closed_pipe_ends_a_command_quietly(kafka: Kafka, prefix: str, story: Story) -> None:
     story.publish(kafka.bootstrap_servers)
     variables = environment(KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap_servers, KAFKA_TOPIC_PREFIX=prefix)
     variables |= {"CONSOLE_REFRESH_SECONDS": "0.1"}

@@ -1,0 +1,144 @@
+"""`tandem tail`: the records of topics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+from aiokafka.structs import TopicPartition
+
+from services.console.connection import Connection, Isolation, Log
+from services.console.following import places_of
+from services.console.output import Output
+from services.console.running import Tools, execute, json_option
+from services.console.tailing import Start, Wanted, as_fields, as_line, parse_condition, parse_start
+from shared.errors import TandemError
+from shared.service import STOPPED_AS_ASKED
+
+_EXAMPLES = """\b
+Examples:
+  tandem tail user_behavior                          the last 10 of each partition
+  tandem tail purchases alerts --follow              what comes, until Ctrl-C
+  tandem tail user_behavior --from beginning --limit 5
+  tandem tail sensor_data --from 2026-11-23T12:00:00Z --where sensor_id=temperature
+  tandem tail dead_letters --from beginning --headers
+  tandem tail user_behavior --key 1234 --from beginning --json | jq .value.action
+"""
+
+
+def _parsed(parse: Callable[[str], Any]) -> Callable[..., Any]:
+    """Return a callback of click's that says what is wrong with an option."""
+
+    def callback(_context: click.Context, _parameter: click.Parameter, given: Any) -> Any:
+        try:
+            return [parse(one) for one in given] if isinstance(given, tuple) else parse(given)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from error
+
+    return callback
+
+
+@click.command("tail", epilog=_EXAMPLES)
+@click.argument("names", metavar="TOPIC...", nargs=-1, required=True)
+@click.option(
+    "--from",
+    "start",
+    default="-10",
+    show_default=True,
+    callback=_parsed(parse_start),
+    help="beginning, end, an offset, -N for the last N, or a time (ISO 8601); of each partition.",
+)
+@click.option("--follow", "-f", is_flag=True, help="Go on with what comes, until Ctrl-C.")
+@click.option("--limit", type=click.IntRange(1), help="Show so many and end.")
+@click.option("--partition", "partitions", type=click.IntRange(0), multiple=True, help="Only this one.")
+@click.option("--key", "keys", multiple=True, help="Only records with this key.")
+@click.option(
+    "--where",
+    "conditions",
+    metavar="FIELD=VALUE",
+    multiple=True,
+    callback=_parsed(parse_condition),
+    help="Only JSON objects with this field; all of them where there are several.",
+)
+@click.option("--headers", is_flag=True, help="Show headers too.")
+@click.option("--uncommitted", is_flag=True, help="Also what a transaction has not committed, or aborted.")
+@json_option
+def tail_command(
+    *,
+    names: tuple[str, ...],
+    start: Start,
+    follow: bool,
+    limit: int | None,
+    partitions: tuple[int, ...],
+    keys: tuple[str, ...],
+    conditions: list[tuple[str, str]],
+    headers: bool,
+    uncommitted: bool,
+    as_json: bool,
+) -> None:
+    """Show records: topic, partition and offset, timestamp, key, value.
+
+    Topics are named without KAFKA_TOPIC_PREFIX. Joins no group and commits nothing.
+    """
+    wanted = Wanted(frozenset(key.encode() for key in keys), conditions)
+
+    async def work(tools: Tools) -> int:
+        async with Connection(tools.kafka, tools.console, log=tools.log) as kafka:
+            places = await places_of(kafka, map(tools.kafka.named, names))
+            if partitions:
+                places = [one for one in places if one.partition in partitions]
+                if not places:
+                    raise TandemError(f"{', '.join(names)}: no partition {', '.join(map(str, partitions))}")
+            isolation: Isolation = "read_uncommitted" if uncommitted else "read_committed"
+            ends = await kafka.ends(places, isolation)
+            at_time: dict[TopicPartition, int | None] = {}
+            if start.kind == "time":
+                at_time = await kafka.offsets_at(places, start.value)
+            starts = {place: start.offset(ends[place], at_time.get(place)) for place in places}
+            reader = await kafka.read(starts, isolation)
+            shown = Shown(tools.out, wanted, limit=limit, headers=headers)
+            if await _what_is_there(reader, {place: ends[place].end for place in places}, shown) and follow:
+                await _what_comes(reader, shown)
+        return STOPPED_AS_ASKED
+
+    execute(work, as_json=as_json, until_interrupted=follow)
+
+
+class Shown:
+    """Prints what is wanted, up to a limit."""
+
+    def __init__(self, out: Output, wanted: Wanted, *, limit: int | None, headers: bool) -> None:
+        self._out = out
+        self._wanted = wanted
+        self._left = limit
+        self._headers = headers
+
+    def take(self, portions: dict[TopicPartition, list[Any]]) -> bool:
+        """Print what is wanted of these records, the oldest first. False where there are enough."""
+        records = [record for found in portions.values() for record in found]
+        for record in sorted(records, key=lambda one: one.timestamp):
+            if not self._wanted.has(record):
+                continue
+            if self._out.as_json:
+                self._out.json(as_fields(record, headers=self._headers))
+            else:
+                self._out.text(as_line(record, headers=self._headers))
+            if self._left is not None:
+                self._left -= 1
+                if not self._left:
+                    return False
+        return True
+
+
+async def _what_is_there(reader: Log, until: dict[TopicPartition, int], shown: Shown) -> bool:
+    """Show what there is, with what came while it was read. False where there was enough."""
+    while portions := await reader.next(until):
+        if not shown.take(portions):
+            return False
+    return True
+
+
+async def _what_comes(reader: Log, shown: Shown) -> None:
+    while shown.take(await reader.more()):
+        pass
