@@ -35,7 +35,7 @@ def nothing_is_left_in_the_end() -> Iterator[None]:
     before, sockets = leftovers.now(), leftovers.open_sockets()
     yield
     after = leftovers.open_sockets()
-    left = leftovers.now().since(before)
+    left = leftovers.left_since(before)
     assert not left and after <= sockets, f"left behind: {left}, {after - sockets} sockets"  # noqa: PT018
 
 
@@ -44,7 +44,7 @@ def nothing_is_left_behind(nothing_is_left_in_the_end: None) -> Iterator[None]: 
     """No test leaves a process, a thread or a listening socket behind."""
     before = leftovers.now()
     yield
-    left = leftovers.now().since(before)
+    left = leftovers.left_since(before)
     assert not left, f"left behind: {left}"
 
 

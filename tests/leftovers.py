@@ -9,12 +9,15 @@ import os
 import re
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import NamedTuple
 
 _PR_SET_CHILD_SUBREAPER = 36
 _LISTENING = "0A"
 _SOCKET = re.compile(r"socket:\[(\d+)\]")
+_MOMENT_SECONDS = 5.0
+_LOOK_SECONDS = 0.05
 _HAS_PROC = sys.platform == "linux"
 
 
@@ -41,6 +44,14 @@ def adopt_orphans() -> None:
 def now() -> Leftovers:
     """Return what this process has now."""
     return Leftovers(frozenset(_children()), frozenset(threading.enumerate()), frozenset(_listening()))
+
+
+def left_since(before: Leftovers) -> list[str]:
+    """Return what has been left behind, in words; what is just ending is given its moment."""
+    give_up_at = time.monotonic() + _MOMENT_SECONDS
+    while (left := now().since(before)) and time.monotonic() < give_up_at:
+        time.sleep(_LOOK_SECONDS)
+    return left
 
 
 def open_sockets() -> int:

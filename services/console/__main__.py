@@ -10,7 +10,9 @@ from services.console.commands.check import check_command
 from services.console.commands.config import config_command
 from services.console.commands.demo import demo_command
 from services.console.commands.groups import groups_command, lag_command
+from services.console.commands.partition import partition_command
 from services.console.commands.sandbox import sandbox_command
+from services.console.commands.send import send_command
 from services.console.commands.stats import stats_command
 from services.console.commands.tail import tail_command
 from services.console.commands.topics import topics_command
@@ -52,7 +54,9 @@ for command in (
     sandbox_command,
     check_command,
     topics_command,
+    send_command,
     tail_command,
+    partition_command,
     stats_command,
     lag_command,
     groups_command,

@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 from aiokafka.protocol.admin import ApiVersionRequest
@@ -64,7 +63,7 @@ async def check(connection: Connection) -> AsyncIterator[Finding]:
     yield Finding("login", "ok", f"{_how(kafka)} as {principal(kafka)}, {_since(began)}")
     cluster = await connection.ask(admin.describe_cluster, doing="look up the brokers")
     for broker in cluster["brokers"]:
-        yield await _broker(admin, broker)
+        yield await _broker(admin, broker, deadline_seconds=kafka.operation_deadline_seconds)
     existing = await connection.topics()
     for report in await TopicAdmin(connection).describe(Wishes()):
         yield _topic(report)
@@ -104,14 +103,15 @@ async def _reach(server: str) -> Finding:
     return Finding(f"server {server}", "ok", f"reached in {_since(began)}")
 
 
-async def _broker(admin: Any, broker: dict[str, Any]) -> Finding:
+async def _broker(admin: Any, broker: dict[str, Any], *, deadline_seconds: float) -> Finding:
     """Ask a broker what it speaks, at the address that it tells its clients."""
     number, address = broker["node_id"], f"{broker['host']}:{broker['port']}"
-    ask = partial(admin._send_request_to_node, number, ApiVersionRequest())  # noqa: SLF001 — no public way
     try:
-        await ask()  # The connection is part of the first one.
-        began = time.perf_counter()
-        answer = await ask()
+        async with asyncio.timeout(deadline_seconds):
+            await admin._send_request_to_node(number, ApiVersionRequest())  # noqa: SLF001 — no public way
+            # The connection was part of the first one.
+            began = time.perf_counter()
+            answer = await admin._send_request_to_node(number, ApiVersionRequest())  # noqa: SLF001
     except Exception as error:  # noqa: BLE001 — of any kind: that it can't be reached is the finding
         return Finding(
             f"broker {number}",
@@ -141,7 +141,8 @@ def _topic(report: Report) -> Finding:
 
 
 def _group(group: GroupFacts) -> Finding:
-    members = f"{len(group.members)} members" if group.is_active else "no member: no processor runs"
+    count = len(group.members)
+    members = f"{count} member{'s' * (count != 1)}" if count else "no member: no processor runs"
     return Finding(f"group {group.name}", "ok", f"{group.state.lower()}, {members}, lag {group.lag:,}")
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from aiokafka.structs import TopicPartition
@@ -148,6 +148,14 @@ class Connection:
         for place, offset in starts.items():
             consumer.seek(place, offset)
         return Log(consumer, list(starts), stall_seconds=self.console.stall_seconds)
+
+    async def producer(self, **options: Any) -> AIOKafkaProducer:
+        """Return a producer, connected; `options` are the client's own.
+
+        Raises:
+            StopServiceError: Kafka stays away, or refuses us.
+        """
+        return await self._started(lambda: self._clients.producer(**options))
 
     async def close(self, reader: Log) -> None:
         """Let go of a reader before the connection ends."""

@@ -60,11 +60,6 @@ class GroupFacts:
         """The sum over its partitions."""
         return sum(one.lag for one in self.partitions)
 
-    @property
-    def is_active(self) -> bool:
-        """Whether it has members."""
-        return bool(self.members)
-
 
 async def look_at(connection: Connection, name: str, places: Collection[TopicPartition]) -> GroupFacts:
     """Return a group's facts, with its lag on these partitions.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,6 +11,9 @@ from typing import Any, Literal
 import msgspec
 
 from services.console.merge import Ends
+
+# Of transactions that were aborted, or have nothing in this partition but their marker.
+_MORE_MARKERS = 20
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -38,7 +42,8 @@ class Start:
             "beginning": ends.start,
             "end": ends.end,
             "number": self.value,
-            "last": ends.end - self.value,
+            # Every other offset may be the marker of a transaction; who reads keeps the last ones.
+            "last": ends.end - 2 * self.value - _MORE_MARKERS,
             "time": ends.end if at_time is None else at_time,
         }[self.kind]
         return min(max(wanted, ends.start), ends.end)
@@ -103,6 +108,14 @@ class Wanted:
         return isinstance(found, dict) and all(
             name in found and _text(found[name]) == value for name, value in self.fields
         )
+
+
+def last_of(records: Sequence[Any], count: int) -> list[Any]:
+    """Return the last `count` records of each partition, of records that are in order there."""
+    by_place: dict[tuple[str, int], deque[Any]] = {}
+    for record in records:
+        by_place.setdefault((record.topic, record.partition), deque(maxlen=count)).append(record)
+    return [record for kept in by_place.values() for record in kept]
 
 
 def as_json(value: bytes | None) -> Any:

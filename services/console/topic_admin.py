@@ -1,4 +1,4 @@
-"""Creates the topics and says how they are. The one place that changes anything in Kafka."""
+"""Creates the topics and says how they are."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from services.generator.ledger import Account, Ledger
 from services.generator.ledger_writer import LedgerWriter
 from services.generator.meters import show_deliveries
 from services.generator.pacing import AsFastAsPossible, FixedRate, Pacer, ReferenceGaps, Rounds
-from services.generator.partitioners import SHIPPED, PartitionTable
+from services.generator.partition_table import PartitionTable
 from services.generator.producer import open_producer, partitions_of
 from services.generator.publisher import Publisher
 from services.generator.settings import GeneratorSettings, Rate
@@ -32,6 +32,7 @@ from shared.health import Health
 from shared.http_server import HttpServer
 from shared.kafka import KafkaClients
 from shared.metrics import GeneratorMetrics, RuntimeMetrics, new_registry
+from shared.partitioners import partitioner_of
 from shared.runtime import Runtime
 from shared.settings import HttpSettings, KafkaSettings, LogSettings, Settings
 
@@ -147,7 +148,9 @@ class _Process:
         self, name: str, accounts: list[Account], producer: Producer, answered: Callable[[float], None]
     ) -> Stream:
         ours = self._generator
-        table = PartitionTable(SHIPPED[ours.partitioner], len(accounts), max_keys=ours.partition_cache_keys)
+        table = PartitionTable(
+            partitioner_of(ours.partitioner), len(accounts), max_keys=ours.partition_cache_keys
+        )
         publisher = Publisher(
             producer,
             accounts,

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from services.generator.partitioners import SHIPPED
+from shared.partitioners import partitioner_of
 from shared.settings import CommaSeparated, Group, PositiveSeconds
 
 StreamName = Literal["behavior", "sensors"]
@@ -63,7 +63,9 @@ class GeneratorSettings(Group):
     )
 
     # How it is delivered.
-    partitioner: str = Field("murmur2", description="murmur2 (as Kafka's own clients) or md5 (reference)")
+    partitioner: str = Field(
+        "murmur2", description="murmur2 (as Kafka's own clients), md5 (reference), or a dotted path"
+    )
     partition_cache_keys: int = Field(
         100_000, ge=0, le=10_000_000, description="keys whose partition is remembered"
     )
@@ -125,8 +127,7 @@ class GeneratorSettings(Group):
     @field_validator("partitioner")
     @classmethod
     def _known_partitioner(cls, name: str) -> str:
-        if name not in SHIPPED:
-            raise ValueError(f"has to be one of {', '.join(SHIPPED)}")
+        partitioner_of(name)
         return name
 
     @field_validator("acks", mode="before")

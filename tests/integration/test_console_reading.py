@@ -174,6 +174,24 @@ def test_tail_follows_several_topics_until_there_are_enough(
     )
 
 
+def test_the_last_ones_of_a_topic_with_transactions_are_records_and_no_markers(
+    tandem: Tandem, kafka: Kafka, prefix: str, make_topics: MakeTopics
+) -> None:
+    make_topics(prefix, partitions=1)
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "transactional.id": f"{prefix}tail"})
+    producer.init_transactions(20)
+    for number in range(6):
+        producer.begin_transaction()
+        producer.produce(f"{prefix}alerts", json.dumps({"n": number}))
+        if number == 4:
+            producer.abort_transaction(20)
+        else:
+            producer.commit_transaction(20)
+    for last, wanted in ((1, [5]), (2, [3, 5]), (10, [0, 1, 2, 3, 5])):
+        ran = tandem("tail", "alerts", "--from", f"-{last}", "--json")
+        assert [one["value"]["n"] for one in ran.objects] == wanted
+
+
 def test_tail_of_what_is_not_there_says_so(tandem: Tandem, prefix: str, make_topics: MakeTopics) -> None:
     told = tandem("tail", "user_behaviour")
     assert told.exit_code == 1

@@ -78,6 +78,7 @@ BOUNDED = {
         "DeliveryBounds ends it while the generator lives, the drain's and the last words' deadlines then"
     ),
     ("services.console.running", "_interruptible", "await task"): "the whole command",
+    ("services.console.checking", "check", "asyncio.gather"): "`_reach` has a deadline around its connection",
 }
 
 
@@ -170,6 +171,7 @@ def _is_bounded_call(node: ast.Call) -> bool:
     if name in (
         "self.ask",
         "self._connection.ask",
+        "connection.ask",
     ):  # Connection.ask: one operation's deadline for all of it.
         return any(keyword.arg == "doing" for keyword in node.keywords)
     return name == "asyncio.wait_for" and len(node.args) + len(node.keywords) > 1

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.generator.partitioners import SHIPPED, PartitionTable, by_md5, by_murmur2, murmur2
+from services.generator.partition_table import PartitionTable
+from shared.partitioners import SHIPPED, by_md5, by_murmur2, murmur2, partitioner_of
 
 # From Kafka's own UtilsTest.testMurmur2.
 JAVA = [
@@ -95,3 +96,24 @@ def test_a_partition_that_there_is_not_is_refused(wrong: int) -> None:
     table = PartitionTable(lambda _key, _partitions: wrong, 4, max_keys=10)
     with pytest.raises(ValueError, match="put key b'a' on"):
         table[b"a"]
+
+
+@pytest.mark.parametrize("name", ["shared.partitioners.by_md5", "shared.partitioners:by_md5", "md5"])
+def test_a_partitioner_has_a_name_or_a_dotted_path(name: str) -> None:
+    assert partitioner_of(name) is by_md5
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("murmur3", "has to be one of murmur2, md5, or the dotted path"),
+        ("", "has to be one of"),
+        ("no_such_module.function", "can't be loaded"),
+        ("shared.partitioners.no_such", "can't be loaded"),
+        ("shared.partitioners.SHIPPED", "is no function"),
+        (".by_md5", "has to be one of"),
+    ],
+)
+def test_what_is_no_partitioner_is_refused_with_why(name: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        partitioner_of(name)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from services.console.merge import Ends
-from services.console.tailing import Start, Wanted, as_fields, as_line, parse_condition, parse_start
+from services.console.tailing import Start, Wanted, as_fields, as_line, last_of, parse_condition, parse_start
 
 ENDS = Ends(100, 200)
 
@@ -27,7 +27,7 @@ class Seen:
 
 @pytest.mark.parametrize(
     ("text", "offset"),
-    [("beginning", 100), ("end", 200), ("150", 150), ("7", 100), ("900", 200), ("-10", 190), ("-1000", 100)],
+    [("beginning", 100), ("end", 200), ("150", 150), ("7", 100), ("900", 200), ("-10", 160), ("-1000", 100)],
 )
 def test_a_start_lies_within_what_the_partition_holds(text: str, offset: int) -> None:
     assert parse_start(text).offset(ENDS) == offset
@@ -107,3 +107,8 @@ def test_machines_get_json_as_json() -> None:
         "key": "7",
         "value": {"action": "view", "user_id": 7},
     }
+
+
+def test_the_last_ones_are_those_of_each_partition() -> None:
+    records = [Seen(partition=number % 2, offset=number) for number in range(10)]
+    assert [(one.partition, one.offset) for one in last_of(records, 2)] == [(0, 6), (0, 8), (1, 7), (1, 9)]

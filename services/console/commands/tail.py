@@ -12,7 +12,15 @@ from services.console.connection import Connection, Isolation, Log
 from services.console.following import places_of
 from services.console.output import Output
 from services.console.running import Tools, execute, json_option
-from services.console.tailing import Start, Wanted, as_fields, as_line, parse_condition, parse_start
+from services.console.tailing import (
+    Start,
+    Wanted,
+    as_fields,
+    as_line,
+    last_of,
+    parse_condition,
+    parse_start,
+)
 from shared.errors import TandemError
 from shared.service import STOPPED_AS_ASKED
 
@@ -98,7 +106,9 @@ def tail_command(
             starts = {place: start.offset(ends[place], at_time.get(place)) for place in places}
             reader = await kafka.read(starts, isolation)
             shown = Shown(tools.out, wanted, limit=limit, headers=headers)
-            if await _what_is_there(reader, {place: ends[place].end for place in places}, shown) and follow:
+            until = {place: ends[place].end for place in places}
+            last = start.value if start.kind == "last" else None
+            if await _what_is_there(reader, until, shown, last=last) and follow:
                 await _what_comes(reader, shown)
         return STOPPED_AS_ASKED
 
@@ -114,12 +124,13 @@ class Shown:
         self._left = limit
         self._headers = headers
 
-    def take(self, portions: dict[TopicPartition, list[Any]]) -> bool:
-        """Print what is wanted of these records, the oldest first. False where there are enough."""
-        records = [record for found in portions.values() for record in found]
+    def wants(self, portions: dict[TopicPartition, list[Any]]) -> list[Any]:
+        """Return what is wanted of these records."""
+        return [record for found in portions.values() for record in found if self._wanted.has(record)]
+
+    def take(self, records: list[Any]) -> bool:
+        """Print records, the oldest first. False where there are enough."""
         for record in sorted(records, key=lambda one: one.timestamp):
-            if not self._wanted.has(record):
-                continue
             if self._out.as_json:
                 self._out.json(as_fields(record, headers=self._headers))
             else:
@@ -131,14 +142,20 @@ class Shown:
         return True
 
 
-async def _what_is_there(reader: Log, until: dict[TopicPartition, int], shown: Shown) -> bool:
+async def _what_is_there(
+    reader: Log, until: dict[TopicPartition, int], shown: Shown, *, last: int | None
+) -> bool:
     """Show what there is, with what came while it was read. False where there was enough."""
+    kept: list[Any] = []
     while portions := await reader.next(until):
-        if not shown.take(portions):
+        wanted = shown.wants(portions)
+        if last is not None:
+            kept = last_of([*kept, *wanted], last)
+        elif not shown.take(wanted):
             return False
-    return True
+    return shown.take(kept)
 
 
 async def _what_comes(reader: Log, shown: Shown) -> None:
-    while shown.take(await reader.more()):
+    while shown.take(shown.wants(await reader.more())):
         pass

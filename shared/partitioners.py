@@ -1,12 +1,13 @@
 """Which partition a key belongs to. Pure.
 
-The generator names the partition of every event itself, so that a key keeps to one partition whatever
+Whoever writes names the partition of every record itself, so that a key keeps to one partition whatever
 the client library would do.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
@@ -54,32 +55,26 @@ def by_md5(key: bytes | None, partitions: int) -> int:
     return int(hashlib.md5(key, usedforsecurity=False).hexdigest(), 16) % partitions
 
 
-# What GENERATOR_PARTITIONER can name.
+# Those that have a name of their own.
 SHIPPED: Mapping[str, Partitioner] = MappingProxyType({"murmur2": by_murmur2, "md5": by_md5})
 
 
-class PartitionTable(dict[bytes, int]):
-    """The partition of each key, computed once: `table[key]`.
+def partitioner_of(name: str) -> Partitioner:
+    """Return a partitioner by its name, or anyone's own by its dotted path (`package.module.function`).
 
-    Args:
-        partitioner: asked for keys that are not in the table.
-        partitions: the topic's count, 1 or more.
-        max_keys: beyond so many keys nothing is added and the partitioner is asked each time.
-
-    Raises, from a look-up:
-        ValueError: the partitioner named a partition that there is not.
+    Raises:
+        ValueError: there is no such thing.
     """
-
-    def __init__(self, partitioner: Partitioner, partitions: int, *, max_keys: int) -> None:
-        super().__init__()
-        self._partitioner = partitioner
-        self._partitions = partitions
-        self._max_keys = max_keys
-
-    def __missing__(self, key: bytes) -> int:
-        partition = self._partitioner(key, self._partitions)
-        if not 0 <= partition < self._partitions:
-            raise ValueError(f"the partitioner put key {key!r} on {partition} of {self._partitions}")
-        if len(self) < self._max_keys:
-            self[key] = partition
-        return partition
+    if name in SHIPPED:
+        return SHIPPED[name]
+    path, _, attribute = name.replace(":", ".").rpartition(".")
+    if not path:
+        raise ValueError(f"has to be one of {', '.join(SHIPPED)}, or the dotted path of a function")
+    try:
+        found = getattr(importlib.import_module(path), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{name} can't be loaded: {error}") from error
+    if not callable(found):
+        raise ValueError(f"{name} is no function")  # noqa: TRY004 — what is wrong is the name
+    partitioner: Partitioner = found
+    return partitioner

@@ -1,0 +1,190 @@
+"""`tandem send` and `tandem partition` on a real Kafka."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+
+from tests.conftest import Kafka
+from tests.integration.commands import COMMAND_SECONDS, Tandem
+from tests.verifier import environment
+
+MakeTopics = Callable[..., None]
+EVENT: dict[str, Any] = {
+    "user_id": 1,
+    "action": "view",
+    "page": "/page/1",
+    "timestamp": "2026-01-01T00:00:00",
+    "ip": "192.168.1.7",
+    "device": "mobile",
+}
+
+
+def event(user_id: int) -> str:
+    return json.dumps(EVENT | {"user_id": user_id})
+
+
+@pytest.fixture
+def topic(make_topics: MakeTopics, prefix: str) -> str:
+    """The full name of `user_behavior`, four partitions."""
+    make_topics(prefix, partitions=4)
+    return f"{prefix}user_behavior"
+
+
+def stored(kafka: Kafka, topic: str, partitions: int = 4) -> list[tuple[int, bytes | None, bytes]]:
+    """Return partition, key and value of everything in a topic."""
+    consumer = Consumer({"bootstrap.servers": kafka.bootstrap_servers, "group.id": "test"})
+    places = [TopicPartition(topic, number, OFFSET_BEGINNING) for number in range(partitions)]
+    due = sum(consumer.get_watermark_offsets(place, timeout=10)[1] for place in places)
+    consumer.assign(places)
+    found: list[tuple[int, bytes | None, bytes]] = []
+    give_up_at = time.monotonic() + 20
+    while len(found) < due and time.monotonic() < give_up_at:
+        found += [(one.partition(), one.key(), one.value()) for one in consumer.consume(1_000, 0.5)]
+    consumer.close()
+    return found
+
+
+def test_one_record_is_sent_and_its_place_shown(tandem: Tandem, kafka: Kafka, topic: str) -> None:
+    ran = tandem("send", "user_behavior", event(1000), "--json")
+    assert (ran.exit_code, ran.err) == (0, "")
+    (said,) = ran.objects
+    assert (said["topic"], said["offset"], said["key"]) == (topic, 0, "1000")
+    assert abs(said["timestamp"] / 1_000 - time.time()) < 60
+    assert stored(kafka, topic) == [(said["partition"], b"1000", event(1000).encode())]
+    (placed,) = tandem("partition", "1000", "--json").objects
+    assert placed["partition"] == said["partition"]
+    text = tandem("send", "user_behavior", event(1000), "--key", "other", "--partitioner", "md5")
+    assert text.out.startswith(f"topic {topic}  partition ")
+    assert "key other" in text.out
+
+
+def test_what_is_no_record_is_refused_unless_it_is_raw(tandem: Tandem, kafka: Kafka, topic: str) -> None:
+    told = tandem("send", "user_behavior", '{"user_id": "x"}')
+    assert told.exit_code == 2
+    assert "no record of user_behavior" in told.err
+    assert "--raw" in told.err
+    assert stored(kafka, topic) == []
+    assert tandem("send", "user_behavior", '{"user_id": "x"}', "--raw").exit_code == 0
+    assert [value for _, _, value in stored(kafka, topic)] == [b'{"user_id": "x"}']
+
+
+def test_a_file_is_sent_in_order_per_key_and_what_is_wrong_in_it_is_named(
+    tandem: Tandem, kafka: Kafka, topic: str, tmp_path: Path
+) -> None:
+    lines = [event(number % 50) for number in range(3_000)]
+    lines[1_000] = "{broken"
+    (tmp_path / "events.jsonl").write_text("\n".join(lines) + "\n")
+    ran = tandem("send", "user_behavior", "--file", "events.jsonl", "--json")
+    assert ran.exit_code == 1
+    assert "line 1001: " in ran.err
+    assert ran.objects == [{"sent": 2_999, "failed": 0, "malformed": 1}]
+    found = stored(kafka, topic)
+    by_key: dict[bytes | None, set[int]] = {}
+    for partition, key, _ in found:
+        by_key.setdefault(key, set()).add(partition)
+    assert len(by_key) == 50
+    assert all(len(partitions) == 1 for partitions in by_key.values())
+    strict = tandem("send", "user_behavior", "--file", "events.jsonl", "--json", "--strict")
+    assert (strict.exit_code, strict.objects[-1]["sent"]) == (1, 1_000)
+
+
+def test_lines_come_through_a_pipe_too_at_a_rate_with_automatic_keys(
+    kafka: Kafka, topic: str, prefix: str, tmp_path: Path
+) -> None:
+    variables = environment(KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap_servers, KAFKA_TOPIC_PREFIX=prefix)
+    command = [sys.executable, "-m", "services.console", "send", "user_behavior", "--file", "-", "--auto-key"]
+    command += ["--rate", "20", "--async", "--json"]
+    began = time.monotonic()
+    done = subprocess.run(
+        command,
+        env=variables,
+        cwd=tmp_path,
+        input="\n".join(event(number) for number in range(41)).encode(),
+        capture_output=True,
+        timeout=COMMAND_SECONDS,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert time.monotonic() - began >= 2.0
+    *each, summary = [json.loads(line) for line in done.stdout.splitlines()]
+    assert sorted(one["key"] for one in each) == sorted(f"key-{number}" for number in range(41))
+    assert summary["sent"] == 41
+    assert 0 < summary["p50_milliseconds"] <= summary["p99_milliseconds"]
+    assert {key for _, key, _ in stored(kafka, topic)} == {f"key-{number}".encode() for number in range(41)}
+
+
+def test_an_interruption_says_what_was_sent_and_leaves_nothing_under_way(
+    kafka: Kafka, topic: str, prefix: str, tmp_path: Path
+) -> None:
+    variables = environment(KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap_servers, KAFKA_TOPIC_PREFIX=prefix)
+    command = [
+        sys.executable,
+        "-m",
+        "services.console",
+        "send",
+        "user_behavior",
+        "--file",
+        "-",
+        "--async",
+        "--json",
+    ]
+    running = subprocess.Popen(
+        command,
+        env=variables,
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert running.stdin is not None
+    assert running.stdout is not None
+    assert running.stderr is not None
+    try:
+        # The pipe stays open: it waits for more.
+        running.stdin.write((event(1) + "\n").encode() * 10)
+        running.stdin.flush()
+        shown = [json.loads(running.stdout.readline()) for _ in range(10)]
+        running.send_signal(signal.SIGINT)
+        assert running.wait(20) == 1
+        assert json.loads(running.stdout.readline())["sent"] == len(shown) == 10
+        assert b"interrupted" in running.stderr.read()
+    finally:
+        running.kill()
+        running.wait()
+        for pipe in (running.stdin, running.stdout, running.stderr):
+            pipe.close()
+    assert len(stored(kafka, topic)) == 10
+
+
+def test_bad_use_is_told(tandem: Tandem, topic: str) -> None:
+    for arguments, code, said in (
+        (["send", "user_behavior"], 2, "either VALUE or --file"),
+        (["send", "user_behavior", event(1), "--file", "-"], 2, "either VALUE or --file"),
+        (["send", "user_behavior", event(1), "--key", "k", "--auto-key"], 2, "exclude each other"),
+        (["send", "user_behavior", "--file", "no-such-file"], 2, "no-such-file"),
+        (["send", "user_behavior", event(1), "--partitioner", "x.y"], 2, "can't be loaded"),
+        (["send", "no_such", "{}"], 1, "no topic"),
+        (["partition"], 2, "name a KEY"),
+    ):
+        told = tandem(*arguments)
+        assert (told.exit_code, said in told.err) == (code, True), (arguments, told)
+    assert topic
+
+
+def test_a_partition_needs_no_kafka_when_the_count_is_given(tandem: Tandem) -> None:
+    ran = tandem(
+        "partition", "--partitions", "6", "--sample", "6000", "--json", KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1"
+    )
+    assert ran.exit_code == 0
+    assert sum(one["keys"] for one in ran.objects) == 6_000
+    assert all(800 < one["keys"] < 1_200 for one in ran.objects)
