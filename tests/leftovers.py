@@ -15,22 +15,33 @@ from typing import NamedTuple
 
 _PR_SET_CHILD_SUBREAPER = 36
 _LISTENING = "0A"
+_SANDBOX = re.compile(r"tandem-sandbox-\w+")
 _SOCKET = re.compile(r"socket:\[(\d+)\]")
+_SHOWN = 1_000
 _MOMENT_SECONDS = 5.0
 _LOOK_SECONDS = 0.05
 _HAS_PROC = sys.platform == "linux"
 
 
 class Leftovers(NamedTuple):
-    """What this process has: its children by pid, its threads, the addresses it listens on."""
+    """What this process has: children by pid, threads, addresses it listens on, sandboxes by their folder."""
 
     processes: frozenset[int]
     threads: frozenset[threading.Thread]
     listening: frozenset[str]
+    sandboxes: frozenset[str]
 
     def since(self, before: Leftovers) -> list[str]:
-        """Return what is here now and was not before, in words."""
-        processes = [f"process {pid}: {_command(pid)}" for pid in self.processes - before.processes]
+        """Return what is here now and was not before, in words.
+
+        A broker that a test has started again belongs to the sandbox that was there before the test.
+        """
+        started = {pid: _command(pid) for pid in self.processes - before.processes}
+        processes = [
+            f"process {pid}: {command}"
+            for pid, command in started.items()
+            if not before.sandboxes.intersection(_SANDBOX.findall(command))
+        ]
         threads = [f"thread {one.name}" for one in self.threads - before.threads if one.is_alive()]
         return processes + threads + [f"listens on {one}" for one in self.listening - before.listening]
 
@@ -43,7 +54,9 @@ def adopt_orphans() -> None:
 
 def now() -> Leftovers:
     """Return what this process has now."""
-    return Leftovers(frozenset(_children()), frozenset(threading.enumerate()), frozenset(_listening()))
+    children = frozenset(_children())
+    sandboxes = frozenset(name for pid in children for name in _SANDBOX.findall(_command(pid)))
+    return Leftovers(children, frozenset(threading.enumerate()), frozenset(_listening()), sandboxes)
 
 
 def left_since(before: Leftovers) -> list[str]:
@@ -80,9 +93,12 @@ def _has_ended(pid: int) -> bool:
 
 def _command(pid: int) -> str:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:200]
+        return (
+            Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:_SHOWN]
+        )
     except FileNotFoundError:
         return "ended meanwhile"
+    return b" ".join(arguments).decode(errors="replace")[:_SHOWN]
 
 
 def _listening() -> list[str]:
