@@ -26,8 +26,8 @@ lint: setup ## style, types and import rules only
 sandbox: setup ## a Kafka on this machine until Ctrl-C, without Docker
 	@.venv/bin/python -m sandbox
 
-bench: setup ## first figures: generator, drain, latency; a few minutes
-	@.venv/bin/python -m bench
+bench: setup ## the processor and its peers, five rounds on a Kafka of its own; QUICK=1 is a first look
+	@.venv/bin/tandem bench $(if $(QUICK),--quick)
 
 soak: setup ## break everything at random and compare every result; MINUTES=60 SEED=7
 	@.venv/bin/python -m tests.faults.soak --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED))

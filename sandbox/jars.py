@@ -17,8 +17,6 @@ from sandbox.cache import cache_folder, locked, remove_leftovers
 from sandbox.errors import SandboxError
 
 LOCK_PATH = Path(__file__).with_name("jgo.lock.toml")
-KAFKA = ("org.apache.kafka", "kafka_2.13")
-DOWNLOAD_MEGABYTES = 46
 FETCH_THREADS = 8
 FETCH_TRIES = 3
 FETCH_SECONDS = 900.0  # all jars together
@@ -43,6 +41,30 @@ class Jar:
         return f"{self.group}.{self.artifact}-{self.version}{suffix}.{self.packaging}"
 
 
+@dataclass(frozen=True)
+class Bundle:
+    """Jars that belong together.
+
+    Attributes:
+        name: what people call it; the folder's name begins with it.
+        lock_path: names the jars, in class path order.
+        artifact: group and artifact whose version is the bundle's.
+        megabytes: how much is fetched, for people who wait.
+    """
+
+    name: str
+    lock_path: Path
+    artifact: tuple[str, str]
+    megabytes: int
+
+    def version(self, jars: list[Jar]) -> str:
+        """Its version among the locked jars."""
+        return next(jar.version for jar in jars if (jar.group, jar.artifact) == self.artifact)
+
+
+KAFKA = Bundle("Kafka", LOCK_PATH, ("org.apache.kafka", "kafka_2.13"), 46)
+
+
 def read_lock(path: Path = LOCK_PATH) -> list[Jar]:
     """The locked jars in class path order. Raises SandboxError when one has no checksum."""
     document = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -63,18 +85,13 @@ def read_lock(path: Path = LOCK_PATH) -> list[Jar]:
     return jars
 
 
-def kafka_version(jars: list[Jar]) -> str:
-    """The broker's version among the locked jars."""
-    return next(jar.version for jar in jars if (jar.group, jar.artifact) == KAFKA)
-
-
 def sha256_of(path: Path) -> str:
     """The file's SHA-256 in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def class_path(say: Callable[[str], None]) -> list[Path]:
+def class_path(say: Callable[[str], None], bundle: Bundle = KAFKA) -> list[Path]:
     """The installed jars in class path order; fetches them when the cache has no sound copy.
 
     Every call checks every jar against the lock (some 50 ms). A concurrent call waits for the one
@@ -82,19 +99,21 @@ def class_path(say: Callable[[str], None]) -> list[Path]:
 
     Raises SandboxError when a jar cannot be fetched, or is not the one that the lock names.
     """
-    jars = read_lock()
+    jars = read_lock(bundle.lock_path)
     digest = hashlib.sha256("".join(jar.sha256 for jar in jars).encode()).hexdigest()[:12]
     root = cache_folder()
-    folder = root / f"kafka-{kafka_version(jars)}-{digest}"
+    folder = root / f"{bundle.name.lower().replace(' ', '-')}-{bundle.version(jars)}-{digest}"
     paths = [folder / jar.file_name for jar in jars]
     if not wrong_jars(jars, folder):
         return paths
     try:
         with fetching_alone(root / "fetch.lock", say):
             if wrong_jars(jars, folder):
-                install(jars, folder, say)
+                install(jars, folder, bundle, say)
     except OSError as error:
-        raise SandboxError(f"cannot keep Kafka's jars in {root}: {error.strerror or error}") from error
+        raise SandboxError(
+            f"cannot keep {bundle.name}'s jars in {root}: {error.strerror or error}"
+        ) from error
     return paths
 
 
@@ -121,12 +140,12 @@ def wrong_jars(jars: list[Jar], folder: Path) -> list[str]:
         return [jar.file_name for jar, wrong in zip(jars, pool.map(is_wrong, jars), strict=True) if wrong]
 
 
-def install(jars: list[Jar], folder: Path, say: Callable[[str], None]) -> None:
+def install(jars: list[Jar], folder: Path, bundle: Bundle, say: Callable[[str], None]) -> None:
     """Fetch the jars into a folder aside, check them, and put it in place in one step.
 
     The caller holds the lock, so that what an earlier, killed one left there can go.
     """
-    say(f"fetching Kafka {kafka_version(jars)} ({DOWNLOAD_MEGABYTES} MB), first time only")
+    say(f"fetching {bundle.name} {bundle.version(jars)} ({bundle.megabytes} MB), first time only")
     remove_leftovers(folder.parent, "fetch-*")
     with tempfile.TemporaryDirectory(prefix="fetch-", dir=folder.parent) as aside:
         staged = Path(aside) / "jars"
@@ -134,7 +153,7 @@ def install(jars: list[Jar], folder: Path, say: Callable[[str], None]) -> None:
         fetch(jars, Path(aside) / "repository", staged)
         wrong = wrong_jars(jars, staged)
         if wrong:
-            raise SandboxError(f"fetched jars differ from {LOCK_PATH.name}: {', '.join(wrong)}")
+            raise SandboxError(f"fetched jars differ from {bundle.lock_path}: {', '.join(wrong)}")
         if folder.exists():  # an unsound one; who runs from it keeps its open files
             shutil.rmtree(folder)
         staged.rename(folder)

@@ -1,4 +1,4 @@
-"""`python -m sandbox.lock`: resolve jgo.toml anew and write jgo.lock.toml (part of `make lock`).
+"""`python -m sandbox.lock [SPECIFICATION]`: write jgo.lock.toml anew from jgo.toml (part of `make lock`).
 
 The lock names coordinates and checksums only: no repository, no time of making, so that the same
 resolution gives the same file.
@@ -35,8 +35,9 @@ def resolve(spec_path: Path) -> str:
 
 
 def main() -> int:
-    """Write the lock beside the specification."""
-    LOCK_PATH.write_text(resolve(SPEC_PATH), encoding="utf-8")
+    """Write the lock beside the specification that is given, or beside Kafka's."""
+    spec_path = Path(sys.argv[1]) if len(sys.argv) > 1 else SPEC_PATH
+    spec_path.with_name(LOCK_PATH.name).write_text(resolve(spec_path), encoding="utf-8")
     return 0
 
 

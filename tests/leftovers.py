@@ -93,9 +93,7 @@ def _has_ended(pid: int) -> bool:
 
 def _command(pid: int) -> str:
     try:
-        return (
-            Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:_SHOWN]
-        )
+        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except FileNotFoundError:
         return "ended meanwhile"
     return b" ".join(arguments).decode(errors="replace")[:_SHOWN]

@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import click
 
+from services.console.commands.bench import bench_command
 from services.console.commands.check import check_command
 from services.console.commands.config import config_command
 from services.console.commands.demo import demo_command
@@ -62,6 +63,7 @@ for command in (
     groups_command,
     verify_command,
     config_command,
+    bench_command,
 ):
     main.add_command(command)
 

@@ -97,9 +97,17 @@ def require_sandbox() -> None:
     Raises:
         BadConfigurationError: there is none.
     """
-    if importlib.machinery.PathFinder.find_spec("sandbox", [str(ROOT)]) is None:
-        ways_out = "run this in a checkout, or set KAFKA_BOOTSTRAP_SERVERS to a Kafka that is there"
-        raise BadConfigurationError([f"the sandbox is not part of this installation: {ways_out}"])
+    require_part("sandbox", "run this in a checkout, or set KAFKA_BOOTSTRAP_SERVERS to a Kafka that is there")
+
+
+def require_part(package: str, ways_out: str) -> None:
+    """Make sure that a part of the project that only a checkout has is there.
+
+    Raises:
+        BadConfigurationError: it is not.
+    """
+    if importlib.machinery.PathFinder.find_spec(package, [str(ROOT)]) is None:
+        raise BadConfigurationError([f"the {package} is not part of this installation: {ways_out}"])
 
 
 def environment_of(variables: Mapping[str, str]) -> dict[str, str]:
