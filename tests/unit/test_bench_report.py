@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 from bench.entries import ENTRIES, OURS
 from bench.report import Run, markdown, rows, svg
@@ -41,7 +41,7 @@ def test_without_ours_there_are_no_ratios() -> None:
 
 
 def test_the_picture_is_xml_with_a_bar_for_each() -> None:
-    picture = ElementTree.fromstring(svg(rows(RUNS), "2 cores <&>"))
+    picture = ET.fromstring(svg(rows(RUNS), "2 cores <&>"))
     space = "{http://www.w3.org/2000/svg}"
     texts = [one.text for one in picture.iter(f"{space}text")]
     assert ENTRIES["quix"].title in texts
