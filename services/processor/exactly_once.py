@@ -1,11 +1,15 @@
 """Exactly once: a transaction for each step, through a producer that fences its predecessors.
 
-Two things of the client are not taken as they are, for this producer alone (checked with the version that
+Three things of the client are not taken as they are, for this producer alone (checked with the version that
 `record_batches` names):
 
 - A transactional request that was retried after a connection failed can arrive late and hit the *next*
   transaction, because this client speaks version 0 of these requests, which bump no epoch. `_WatchedClient`
   notices; the transaction is finished, and the task is built again with a new epoch.
+- When Kafka refuses to add a partition to a transaction, the client forgets which others were still to be
+  added, and sends their batches all the same. While the markers of the last transaction are on their way,
+  Kafka takes such a batch for a part of that one, and they commit it. `_QuickSender` sends nothing for a
+  partition that was not added.
 - Between two transactions the client sleeps 20 ms where the broker is still writing markers. `_QuickSender`
   asks again after 2 ms.
 """
@@ -19,10 +23,10 @@ from typing import Any, Unpack
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.client import ConnectionGroup, CoordinationType
-from aiokafka.errors import KafkaError
+from aiokafka.errors import IllegalOperation, KafkaError
 from aiokafka.producer.sender import BACKOFF_OVERRIDE, AddPartitionsToTxnHandler, Sender
 from aiokafka.protocol.transaction import InitProducerIdRequest
-from aiokafka.structs import OffsetAndMetadata
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from services.processor.guarantee import OneProducer, Shared
 from services.processor.partition import Transaction
@@ -190,6 +194,22 @@ class _QuickSender(Sender):  # type: ignore[misc]
             CoordinationType.TRANSACTION, self._txn_manager.transactional_id
         )
         return await _QuickAddPartitions(self, partitions).do(node_id)
+
+    async def _send_produce_req(self, node_id: Any, batches: dict[TopicPartition, Any]) -> None:
+        """Send what belongs to the transaction; what does not fails."""
+        # No await between this look and the client's own: it makes its request before it waits.
+        refused = [place for place in batches if place not in self._txn_manager.txn_partitions]
+        for place in refused:
+            batches[place].failure(exception=IllegalOperation(f"{place} is in no transaction"))
+        if not refused:
+            await super()._send_produce_req(node_id, batches)
+            return
+        left = {place: batch for place, batch in batches.items() if place not in refused}
+        self._muted_partitions.difference_update(refused)
+        if left:
+            await super()._send_produce_req(node_id, left)
+        else:
+            self._in_flight.remove(node_id)
 
 
 def _replace_sender(producer: AIOKafkaProducer, client: _WatchedClient) -> None:

@@ -1,0 +1,88 @@
+"""A transaction that is refused right behind one that was committed leaves nothing that readers see.
+
+The markers of the first may still be on their way when the second is refused. What is sent then, outside of
+any transaction that Kafka knows of, would be committed by them.
+"""
+
+from __future__ import annotations
+
+import pytest
+from aiokafka.structs import TopicPartition
+from confluent_kafka import Consumer
+from confluent_kafka import TopicPartition as Place
+
+from services.processor.exactly_once import ExactlyOnce
+from services.processor.partition import Transaction
+from services.processor.sending import Routes
+from services.processor.topology import Outputs
+from shared import logs, topics
+from shared.errors import StopServiceError
+from shared.kafka import KafkaClients
+from shared.settings import KafkaSettings, load
+from tests.integration.grants import Grant, documented
+from tests.integration.guarded import Guarded
+
+ROUNDS = 30
+ME = "User:processor"
+
+
+async def no_offset(_place: TopicPartition) -> None:
+    return None
+
+
+def transaction(topic: str, key: bytes, next_offset: int) -> Transaction:
+    outputs = Outputs()
+    outputs.publish(topic, key, b"{}")
+    return Transaction(outputs, [(key, b"{}"), (b"!offset", b"%d" % next_offset)], next_offset, 1, [])
+
+
+@pytest.mark.timeout(120)
+async def test_what_a_refused_transaction_wrote_is_never_seen(guarded: Guarded, prefix: str) -> None:
+    guarded.make_topics(prefix)
+    granted = [
+        one for one in documented("processor") if (one.name, one.operation) != (topics.PURCHASES, "Write")
+    ]
+    # It may be seen, and not be written to: as between a revocation and the end of the process.
+    guarded.grant(prefix, [*granted, Grant(ME, "Describe", "--topic", topics.PURCHASES, "literal")])
+    environ = {name: str(value) for name, value in guarded.settings("SASL_SSL", "processor", prefix).items()}
+    settings = load(KafkaSettings, environ=environ, dotenv=None)[KafkaSettings]
+    names = {name: settings.named(name) for name in (topics.BEHAVIOR_STATS, topics.PURCHASES)}
+    changelog = settings.named(topics.changelog_of(topics.USER_BEHAVIOR))
+    group = settings.named(topics.BEHAVIOR_GROUP)
+    for number in range(ROUNDS):
+        guarantee = ExactlyOnce(
+            KafkaClients(settings),
+            transactional_id=f"{group}-user_behavior-{number}",
+            transaction_timeout_seconds=30,
+            group=group,
+            place=TopicPartition(settings.named(topics.USER_BEHAVIOR), 0),
+            routes=Routes(names, dict.fromkeys(names.values(), 2), changelog=changelog),
+            read_committed_offset=no_offset,
+            deadline_seconds=10,
+            log=logs.get("test"),
+        )
+        await guarantee.open()
+        await guarantee.commit(transaction(topics.BEHAVIOR_STATS, b"committed %d" % number, 2 * number + 1))
+        with pytest.raises(StopServiceError, match="Write on topic"):
+            await guarantee.commit(transaction(topics.PURCHASES, b"refused %d" % number, 2 * number + 2))
+        await guarantee.close()
+    seen = keys_in(guarded.inside, changelog)
+    assert sum(key.startswith(b"committed") for key in seen) == ROUNDS
+    assert [key for key in seen if key.startswith(b"refused")] == []
+
+
+def keys_in(servers: str, topic: str) -> list[bytes]:
+    """Return the keys that readers of committed records see in a topic's first partition."""
+    consumer = Consumer(
+        {"bootstrap.servers": servers, "group.id": "test", "isolation.level": "read_committed"}
+    )
+    place = Place(topic, 0, 0)
+    _, end = consumer.get_watermark_offsets(place, timeout=10)
+    consumer.assign([place])
+    found: list[bytes] = []
+    for _ in range(100):
+        found += [one.key() for one in consumer.consume(1_000, 0.2) if one.error() is None]
+        if consumer.position([place])[0].offset >= end - 1:
+            break
+    consumer.close()
+    return found
