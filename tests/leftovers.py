@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 _PR_SET_CHILD_SUBREAPER = 36
 _LISTENING = "0A"
-_SANDBOX = re.compile(r"tandem-sandbox-\w+")
+# Each node of a sandbox names its own files on its command line.
+_SANDBOX = re.compile(r"(/\S+)/node-\d+\.")
 _SOCKET = re.compile(r"socket:\[(\d+)\]")
-_SHOWN = 1_000
+_SHOWN = 200
 _MOMENT_SECONDS = 5.0
 _LOOK_SECONDS = 0.05
 _HAS_PROC = sys.platform == "linux"
@@ -38,7 +39,7 @@ class Leftovers(NamedTuple):
         """
         started = {pid: _command(pid) for pid in self.processes - before.processes}
         processes = [
-            f"process {pid}: {command}"
+            f"process {pid}: {command[:_SHOWN]}"
             for pid, command in started.items()
             if not before.sandboxes.intersection(_SANDBOX.findall(command))
         ]
@@ -96,7 +97,7 @@ def _command(pid: int) -> str:
         arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except FileNotFoundError:
         return "ended meanwhile"
-    return b" ".join(arguments).decode(errors="replace")[:_SHOWN]
+    return b" ".join(arguments).decode(errors="replace")
 
 
 def _listening() -> list[str]:

@@ -23,7 +23,7 @@ from typing import Any
 from tests.faults import scenarios
 from tests.faults.cluster import Cluster
 from tests.faults.stage import Fault, Stage
-from tests.faults.watch import Watch
+from tests.faults.watch import SOCKET_SECONDS, Watch
 from tests.verifier import (
     BackgroundLoad,
     Difference,
@@ -144,7 +144,9 @@ def run(one: Scenario, cluster: Cluster, *, seed: int, folder: Path, mutant: str
     try:
         cluster.wait_until_whole()
         cluster.create_topics(prefix, one.partitions)
-        load = BackgroundLoad(cluster.servers, prefix, plan, records_per_second=one.rate)
+        load = BackgroundLoad(
+            cluster.servers, prefix, plan, records_per_second=one.rate, socket_seconds=SOCKET_SECONDS
+        )
         with Watch(cluster.servers, prefix) as watch, load:
             stage = Stage(
                 cluster, prefix, random.Random(seed), folder, load, watch, mutant, partitions=one.partitions

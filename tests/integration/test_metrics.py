@@ -34,7 +34,8 @@ def scrape_at_work(service: Service, name: str) -> Scraped:
 
     def enough() -> Scraped | None:
         scraped = Scraped(service)
-        return scraped if scraped.total(name) >= RECORDS else None
+        # It begins to be there with the first stream, which may be later than the first answer.
+        return scraped if name in scraped.text and scraped.total(name) >= RECORDS else None
 
     return poll(enough, WORK_SECONDS, lambda: f"too little {name}:\n{Scraped(service).text}")
 

@@ -27,8 +27,6 @@ from tests.verifier.records import LoadPlan, Outgoing, Records
 __all__ = ["Acknowledged", "BackgroundLoad", "LoadPlan", "load"]
 
 DELIVERY_TIMEOUT_SECONDS: Final = 120
-# By default a minute passes before the client gives up on a broker that is frozen, and looks for another.
-SOCKET_SECONDS: Final = 5
 PACE_SECONDS: Final = 0.005
 BUFFERED_RECORDS: Final = 20_000
 BUFFERED_KILOBYTES: Final = 65_536
@@ -63,7 +61,7 @@ class Acknowledged:
 class Sender:
     """Sends records with an idempotent producer, acks=all, and counts what is acknowledged."""
 
-    def __init__(self, bootstrap: str, compression: str) -> None:
+    def __init__(self, bootstrap: str, compression: str, socket_seconds: float | None = None) -> None:
         self.acknowledged = Acknowledged()
         self._producer = Producer(
             {
@@ -72,8 +70,7 @@ class Sender:
                 "compression.type": compression,
                 "linger.ms": 5,
                 "delivery.timeout.ms": DELIVERY_TIMEOUT_SECONDS * 1000,
-                "socket.timeout.ms": SOCKET_SECONDS * 1000,
-                "request.timeout.ms": SOCKET_SECONDS * 1000,
+                **({} if socket_seconds is None else {"socket.timeout.ms": int(socket_seconds * 1_000)}),
                 "queue.buffering.max.messages": BUFFERED_RECORDS,
                 "queue.buffering.max.kbytes": BUFFERED_KILOBYTES,
                 **QUIET,
@@ -153,9 +150,10 @@ class BackgroundLoad:
         *,
         records_per_second: float,
         compression: str = "none",
+        socket_seconds: float | None = None,
     ) -> None:
         self._records = records_for(bootstrap, prefix, plan)
-        self._sender = Sender(bootstrap, compression)
+        self._sender = Sender(bootstrap, compression, socket_seconds)
         self._records_per_second = records_per_second
         self._stopping = threading.Event()
         self._error: BaseException | None = None
