@@ -78,3 +78,15 @@ def partitioner_of(name: str) -> Partitioner:
         raise ValueError(f"{name} is no function")  # noqa: TRY004 — what is wrong is the name
     partitioner: Partitioner = found
     return partitioner
+
+
+def partition_of(partitioner: Partitioner, key: bytes, partitions: int) -> int:
+    """Return a key's partition, one of those that there are.
+
+    Raises:
+        ValueError: the partitioner named a partition that there is not.
+    """
+    partition = partitioner(key, partitions)
+    if not 0 <= partition < partitions:
+        raise ValueError(f"the partitioner put key {key!r} on {partition} of {partitions}")
+    return partition

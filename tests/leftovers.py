@@ -81,15 +81,18 @@ def _children() -> list[int]:
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(FileNotFoundError):  # A thread that has ended meanwhile.
             found += [int(pid) for pid in (task / "children").read_text().split()]
-    return [pid for pid in found if not _has_ended(pid)]
+    return [pid for pid in found if not has_ended(pid)]
 
 
-def _has_ended(pid: int) -> bool:
-    """Say whether it has ended, and at most nobody has asked for its exit code yet."""
+def has_ended(pid: int) -> bool:
+    """Say whether a process has ended, and at most nobody has asked for its exit code yet."""
     try:
+        os.kill(pid, 0)
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
+    except ProcessLookupError:
         return True
+    except FileNotFoundError:
+        return _HAS_PROC
 
 
 def _command(pid: int) -> str:

@@ -134,7 +134,7 @@ def _topic(report: Report) -> Finding:
         return Finding(what, "failed", "missing", "`tandem topics create` makes it")
     size = f"{report.partitions} partition{'s' * (report.partitions != 1)}, replication {report.replication}"
     if report.discrepancies:
-        found = [f"{one.property} is {one.is_now}, should be {one.should_be}" for one in report.discrepancies]
+        found = map(str, report.discrepancies)
         remedies = dict.fromkeys(one.remedy for one in report.discrepancies)
         return Finding(what, "failed", "; ".join([size, *found]), "; ".join(remedies))
     return Finding(what, "ok", size)

@@ -109,10 +109,7 @@ class Connection:
         asked = list(places)
         if not asked:
             return {}
-        if isolation not in self._asking:
-            # With nothing assigned it keeps the metadata of every topic.
-            self._asking[isolation] = await self._consumer(isolation)
-        consumer = self._asking[isolation]
+        consumer = await self._asker(isolation)
         doing = f"look up the offsets of {asked[0].topic}"
         starts = await self.ask(lambda: consumer.beginning_offsets(asked), doing=doing)
         ends = await self.ask(lambda: consumer.end_offsets(asked), doing=doing)
@@ -131,9 +128,7 @@ class Connection:
             TandemError: Kafka does not answer, or refuses.
         """
         asked = dict.fromkeys(places, milliseconds)
-        if "read_committed" not in self._asking:
-            self._asking["read_committed"] = await self._consumer("read_committed")
-        consumer = self._asking["read_committed"]
+        consumer = await self._asker("read_committed")
         found = await self.ask(lambda: consumer.offsets_for_times(asked), doing="look up offsets by time")
         return {place: None if found[place] is None else int(found[place].offset) for place in asked}
 
@@ -183,6 +178,12 @@ class Connection:
                     await asyncio.sleep(_RETRY_SECONDS)
         except TimeoutError as error:
             raise KafkaUnavailableError(f"Kafka does not let us {doing}: {problem}") from error
+
+    async def _asker(self, isolation: Isolation) -> AIOKafkaConsumer:
+        """Return the consumer that looks up offsets; with nothing assigned it has every topic's metadata."""
+        if isolation not in self._asking:
+            self._asking[isolation] = await self._consumer(isolation)
+        return self._asking[isolation]
 
     async def _consumer(self, isolation: Isolation) -> AIOKafkaConsumer:
         consumer = await self._started(

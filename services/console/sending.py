@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaError
 from services.console.lines import Outgoing
 from shared.errors import KafkaUnavailableError, TandemError
 from shared.kafka import Permission, refusal
-from shared.partitioners import Partitioner
+from shared.partitioners import Partitioner, partition_of
 
 # How many records may be under way: a bound on memory, and on what an interruption leaves in doubt.
 IN_FLIGHT = 2_000
@@ -56,6 +56,18 @@ class OnOutcome(Protocol):
 
     def __call__(self, outcome: Acknowledged | Failed) -> None:
         """Take an outcome."""
+
+
+def place_of(partitioner: Partitioner, key: bytes, partitions: int) -> int:
+    """Return a key's partition.
+
+    Raises:
+        TandemError: the partitioner names a partition that there is not.
+    """
+    try:
+        return partition_of(partitioner, key, partitions)
+    except ValueError as error:
+        raise TandemError(str(error)) from error
 
 
 class Sender:
@@ -101,10 +113,7 @@ class Sender:
         if key is None:
             self._keyless += 1
             return (self._keyless - 1) % self._partitions
-        partition = self._partitioner(key, self._partitions)
-        if not 0 <= partition < self._partitions:
-            raise TandemError(f"the partitioner put key {key!r} on {partition} of {self._partitions}")
-        return partition
+        return place_of(self._partitioner, key, self._partitions)
 
     async def send(self, record: Outgoing) -> None:
         """Hand a record over; waits while too many are under way.

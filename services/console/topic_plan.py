@@ -31,6 +31,9 @@ class Discrepancy:
     should_be: str
     remedy: str
 
+    def __str__(self) -> str:
+        return f"{self.property} is {self.is_now}, should be {self.should_be}"
+
 
 def replication_for(brokers: int, wanted: int | None) -> int:
     """Return the replication to create with: what is set, or 3 where there are as many brokers, else 1."""

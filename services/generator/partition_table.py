@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared.partitioners import Partitioner
+from shared.partitioners import Partitioner, partition_of
 
 
 class PartitionTable(dict[bytes, int]):
@@ -24,9 +24,7 @@ class PartitionTable(dict[bytes, int]):
         self._max_keys = max_keys
 
     def __missing__(self, key: bytes) -> int:
-        partition = self._partitioner(key, self._partitions)
-        if not 0 <= partition < self._partitions:
-            raise ValueError(f"the partitioner put key {key!r} on {partition} of {self._partitions}")
+        partition = partition_of(self._partitioner, key, self._partitions)
         if len(self) < self._max_keys:
             self[key] = partition
         return partition

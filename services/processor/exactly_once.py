@@ -197,19 +197,15 @@ class _QuickSender(Sender):  # type: ignore[misc]
 
     async def _send_produce_req(self, node_id: Any, batches: dict[TopicPartition, Any]) -> None:
         """Send what belongs to the transaction; what does not fails."""
-        # No await between this look and the client's own: it makes its request before it waits.
-        refused = [place for place in batches if place not in self._txn_manager.txn_partitions]
-        for place in refused:
-            batches[place].failure(exception=IllegalOperation(f"{place} is in no transaction"))
-        if not refused:
+        # No await between this look and the client's own: it makes its request before it waits. They are in
+        # it all or none: until they are added the client holds them back, and a failure forgets all at once.
+        if batches.keys() <= self._txn_manager.txn_partitions:
             await super()._send_produce_req(node_id, batches)
             return
-        left = {place: batch for place, batch in batches.items() if place not in refused}
-        self._muted_partitions.difference_update(refused)
-        if left:
-            await super()._send_produce_req(node_id, left)
-        else:
-            self._in_flight.remove(node_id)
+        for place, batch in batches.items():
+            batch.failure(exception=IllegalOperation(f"{place} is in no transaction"))
+        self._in_flight.remove(node_id)
+        self._muted_partitions.difference_update(batches)
 
 
 def _replace_sender(producer: AIOKafkaProducer, client: _WatchedClient) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Protocol
 
 from services.processor.observation import PartitionObserver
 from services.processor.sending import Limits, TooLargeError
@@ -26,11 +27,18 @@ _DOUBT_SECONDS = 5.0
 _CLOSE_SECONDS = 4.0
 
 
+class Build(Protocol):
+    """Builds a task that keeps within `limits`."""
+
+    def __call__(self, *, limits: Limits) -> Task:
+        """Return a task that has not been run."""
+
+
 class Keeper:
     """Keeps one partition served, from `start` until its gate says that it is lost or to be stopped.
 
     Args:
-        build: builds a task that keeps within these limits and has not been run.
+        build: builds a task, as often as it takes.
         limits: of the first one; after a refusal for size they are lowered, for as long as this lives.
         patience: how long what keeps failing is borne.
         longest_pause_seconds: asked for before each pause between two builds.
@@ -48,7 +56,7 @@ class Keeper:
         place: Place,
         gate: Gate,
         *,
-        build: Callable[[Limits], Task],
+        build: Build,
         limits: Limits,
         observer: PartitionObserver,
         patience: Patience,
@@ -96,7 +104,7 @@ class Keeper:
         loop = asyncio.get_running_loop()
         in_doubt_since: float | None = None
         while not gate.ends():
-            task = self._build(self._limits)
+            task = self._build(limits=self._limits)
             try:
                 await task.run()
             except StateInDoubtError as error:

@@ -224,18 +224,17 @@ class Processor:
         gate = Gate(self._may_commit, asyncio.Event(), self._stopping, asyncio.Event())
         gate.idle.set()
         observer = self._report.observer(place)
-        build = partial(
-            self._make_task,
-            layout=self._layout,
-            membership=self._membership,
-            place=place,
-            gate=gate,
-            observer=observer,
-        )
         keeper = Keeper(
             place,
             gate,
-            build=lambda limits: build(limits=limits),
+            build=partial(
+                self._make_task,
+                layout=self._layout,
+                membership=self._membership,
+                place=place,
+                gate=gate,
+                observer=observer,
+            ),
             limits=Limits(self._layout.dead_letter_bytes),
             observer=observer,
             patience=self._patience(),

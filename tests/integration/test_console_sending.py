@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from tests.conftest import Kafka
 from tests.integration.commands import COMMAND_SECONDS, Tandem
 from tests.verifier import environment
+from tests.verifier.broker import Broker
 
 MakeTopics = Callable[..., None]
 EVENT: dict[str, Any] = {
@@ -40,18 +40,10 @@ def topic(make_topics: MakeTopics, prefix: str) -> str:
     return f"{prefix}user_behavior"
 
 
-def stored(kafka: Kafka, topic: str, partitions: int = 4) -> list[tuple[int, bytes | None, bytes]]:
+def stored(kafka: Kafka, topic: str) -> list[tuple[int, bytes | None, bytes | None]]:
     """Return partition, key and value of everything in a topic."""
-    consumer = Consumer({"bootstrap.servers": kafka.bootstrap_servers, "group.id": "test"})
-    places = [TopicPartition(topic, number, OFFSET_BEGINNING) for number in range(partitions)]
-    due = sum(consumer.get_watermark_offsets(place, timeout=10)[1] for place in places)
-    consumer.assign(places)
-    found: list[tuple[int, bytes | None, bytes]] = []
-    give_up_at = time.monotonic() + 20
-    while len(found) < due and time.monotonic() < give_up_at:
-        found += [(one.partition(), one.key(), one.value()) for one in consumer.consume(1_000, 0.5)]
-    consumer.close()
-    return found
+    found = Broker(kafka.bootstrap_servers).read_topic(topic, 20)
+    return [(one.partition, one.key, one.value) for one in found]
 
 
 def test_one_record_is_sent_and_its_place_shown(tandem: Tandem, kafka: Kafka, topic: str) -> None:

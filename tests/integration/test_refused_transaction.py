@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import pytest
 from aiokafka.structs import TopicPartition
-from confluent_kafka import Consumer
-from confluent_kafka import TopicPartition as Place
 
 from services.processor.exactly_once import ExactlyOnce
 from services.processor.partition import Transaction
@@ -21,6 +19,7 @@ from shared.kafka import KafkaClients
 from shared.settings import KafkaSettings, load
 from tests.integration.grants import Grant, documented
 from tests.integration.guarded import Guarded
+from tests.verifier.broker import Broker
 
 ROUNDS = 30
 ME = "User:processor"
@@ -66,23 +65,6 @@ async def test_what_a_refused_transaction_wrote_is_never_seen(guarded: Guarded, 
         with pytest.raises(StopServiceError, match="Write on topic"):
             await guarantee.commit(transaction(topics.PURCHASES, b"refused %d" % number, 2 * number + 2))
         await guarantee.close()
-    seen = keys_in(guarded.inside, changelog)
+    seen = [one.key or b"" for one in Broker(guarded.inside).read_topic(changelog, 20)]
     assert sum(key.startswith(b"committed") for key in seen) == ROUNDS
     assert [key for key in seen if key.startswith(b"refused")] == []
-
-
-def keys_in(servers: str, topic: str) -> list[bytes]:
-    """Return the keys that readers of committed records see in a topic's first partition."""
-    consumer = Consumer(
-        {"bootstrap.servers": servers, "group.id": "test", "isolation.level": "read_committed"}
-    )
-    place = Place(topic, 0, 0)
-    _, end = consumer.get_watermark_offsets(place, timeout=10)
-    consumer.assign([place])
-    found: list[bytes] = []
-    for _ in range(100):
-        found += [one.key() for one in consumer.consume(1_000, 0.2) if one.error() is None]
-        if consumer.position([place])[0].offset >= end - 1:
-            break
-    consumer.close()
-    return found

@@ -17,6 +17,7 @@ from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
 from sandbox import Sandbox, SandboxError
+from tests.leftovers import has_ended
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 120.0  # the first use on a machine fetches Kafka
@@ -209,14 +210,6 @@ def test_kill_9_in_the_middle_of_a_start_leaves_no_java(seconds: float, tmp_path
         process.kill()
         process.wait(END_SECONDS)
         eventually(lambda: not processes(tmp_path), "no process of it")
-
-
-def has_ended(pid: int) -> bool:
-    """Say whether it is gone, or waits for somebody to ask for its exit code."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with the one that started it")

@@ -25,6 +25,7 @@ from services.console.merge import Latest, merge
 from services.console.topic_plan import Existing, discrepancies, replication_for
 from shared.results import LatencyMilliseconds
 from shared.topics import definitions
+from tests.leftovers import has_ended
 
 COMMANDS = ("demo", "sandbox", "topics", "stats", "verify", "config")
 
@@ -248,19 +249,6 @@ def test_what_we_started_goes_with_us_however_we_go(platform: str, number: signa
     parent.wait(10)
     parent.stdout.close()
     deadline = time.monotonic() + 10
-    while is_alive(int(pid)) or Path(folder.decode()).exists():
+    while not has_ended(int(pid)) or Path(folder.decode()).exists():
         assert time.monotonic() < deadline, "something is left behind"
         time.sleep(0.02)
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return not Path("/proc/self").exists()
-    # Nobody may have collected it yet, where the first process of a container does not.
-    return stat.rpartition(")")[2].split()[0] != "Z"

@@ -11,7 +11,7 @@ from services.console.connection import Connection
 from services.console.following import places_of
 from services.console.output import Output, table
 from services.console.running import Tools, execute, json_option
-from shared.errors import TandemError
+from services.console.sending import place_of
 from shared.partitioners import Partitioner
 from shared.service import STOPPED_AS_ASKED
 
@@ -49,20 +49,13 @@ def partition_command(
         if count is None:
             async with Connection(tools.kafka, tools.console, log=tools.log) as kafka:
                 count = len(await places_of(kafka, [tools.kafka.named(topic)]))
-        placed = [(key, _place(partitioner, key, count)) for key in keys]
+        placed = [(key, place_of(partitioner, key.encode(), count)) for key in keys]
         users = (str(_FIRST_USER + number) for number in range(sample or 0))
-        spread = Counter(_place(partitioner, user, count) for user in users)
+        spread = Counter(place_of(partitioner, user.encode(), count) for user in users)
         _show(tools.out, placed, [(number, spread[number]) for number in range(count)] if sample else [])
         return STOPPED_AS_ASKED
 
     execute(work, as_json=as_json)
-
-
-def _place(partitioner: Partitioner, key: str, count: int) -> int:
-    found = partitioner(key.encode(), count)
-    if not 0 <= found < count:
-        raise TandemError(f"the partitioner put key {key!r} on {found} of {count}")
-    return found
 
 
 def _show(out: Output, placed: list[tuple[str, int]], spread: list[tuple[int, int]]) -> None:

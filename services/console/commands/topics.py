@@ -117,8 +117,7 @@ def _show(out: Output, reports: list[Report]) -> int:
         out.show(table("topic", "partitions", "replication", "", rows=rows))
         for report in reports:
             for found in report.discrepancies:
-                what = f"{found.property} is {found.is_now}, should be {found.should_be}"
-                out.text(f"{report.name}: {what}: {found.remedy}")
+                out.text(f"{report.name}: {found}: {found.remedy}")
     return FAILED if any(one.state in ("differs", "missing") for one in reports) else STOPPED_AS_ASKED
 
 
