@@ -39,7 +39,7 @@ TIER_SECONDS = {
     "unit": 600.0,
     "contract": 900.0,
     "integration": 1200.0,
-    "faults": 3600.0,
+    "faults": 7200.0,
     "containers": 2400.0,
 }
 # These tests mostly wait: for sessions to expire, for brokers to return. Each worker has a broker of its own.

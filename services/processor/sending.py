@@ -9,6 +9,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import IllegalOperation, KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
+from aiokafka.structs import TopicPartition
 
 from services.processor.dead_letters import CUT_VALUE_BYTES
 from services.processor.partition import Transaction
@@ -79,6 +80,11 @@ class Routes:
             *(Permission("Write", "topic", topic) for topic in self.topics),
             Permission("Read", "group", group),
         ]
+
+    def places(self, partition: int) -> list[TopicPartition]:
+        """Return all partitions that what an input partition yields can go to."""
+        outputs = [TopicPartition(name, partition % self._counts[name]) for name in self._names.values()]
+        return [*outputs, TopicPartition(self.changelog, partition)]
 
     def outputs(
         self, transaction: Transaction, partition: int

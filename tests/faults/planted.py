@@ -68,7 +68,9 @@ class Forgetful(CutGuarantee):
     async def open(self) -> None:
         await super().open()
         blind = {"retried": property(lambda _: False, lambda *_: None)}
-        self._watched.__class__ = type("Blind", (type(self._watched),), blind)
+        assert self._sender is not None, "it was opened"
+        client = self._sender.client
+        client.__class__ = type("Blind", (type(client),), blind)
 
 
 MUTANTS: dict[str, Callable[..., Guarantee]] = {
