@@ -239,12 +239,14 @@ async def test_a_restore_does_not_end_before_it_has_read_its_own_mark(world: Wor
     await world.opened(kind)
     await world.settled()
     end = (await world.ends(world.changelog))["read_committed"]
+    # Before the successor's mark comes the marker that ends what its predecessor may have left open.
+    mark = end + 1 if kind is ExactlyOnce else end
     async with world.clients.consumer(group_id=None, isolation_level="read_committed") as consumer:
         read_whole_batches(consumer)
         reader = ChangelogReader(
             consumer,
             world.changelog,
-            mark=end,
+            mark=mark,
             deadline_seconds=DEADLINE_SECONDS,
             on_progress=lambda *_: None,
             should_stop=lambda: False,
@@ -255,7 +257,7 @@ async def test_a_restore_does_not_end_before_it_has_read_its_own_mark(world: Wor
         assert not restoring.done(), "it has read all that there is, and not its mark"
         successor = await world.guarantee(kind)
         await successor.open()
-        assert await successor.claim() == end
+        assert await successor.claim() == mark
         restored = await restoring
     assert restored is not None
     assert restored.records == 2
