@@ -17,6 +17,7 @@ from types import FunctionType, MethodType
 from typing import Any
 
 import aiokafka
+import google_crc32c
 from aiokafka import codec
 from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
@@ -27,6 +28,11 @@ _OFFSET_AND_LENGTH = struct.Struct(">qi")
 # Base offset, length, leader epoch, magic, CRC, attributes, last offset delta, first and maximal timestamp,
 # producer id and epoch, base sequence, number of records.
 _HEADER = struct.Struct(">qiibIhiqqqhii")
+_LENGTH, _LENGTH_AT = struct.Struct(">i"), 8
+_MAGIC, _MAGIC_AT = 2, 16
+_CRC, _CRC_AT = struct.Struct(">I"), 17
+# Where there is no wheel for the platform it is Python code, and the client's own is faster.
+_HAS_FAST_CHECKSUM = google_crc32c.implementation == "c"
 _CODEC_BITS = 0x07
 _LOG_APPEND_TIME_BIT = 0x08
 _DECOMPRESS: dict[int, Callable[[bytes], bytes]] = {
@@ -57,9 +63,32 @@ class RawRecords:
     def __init__(self, answer: bytes) -> None:
         records = fetcher.MemoryRecords(answer)
         self._answer = answer
+        self._position = 0
         self.has_next: Callable[[], bool] = records.has_next
         self.next_batch: Callable[[], Any] = records.next_batch
         self.size_in_bytes: Callable[[], int] = records.size_in_bytes
+
+    def next_checked(self, subject: object) -> Any:
+        """Return the next batch, its checksum compared.
+
+        The client compares it too, at a tenth of the speed.
+
+        Raises:
+            CorruptRecordException: the checksum is another one; the message names `subject`.
+        """
+        start = self._position
+        (length,) = _LENGTH.unpack_from(self._answer, start + _LENGTH_AT)
+        self._position = start + _OFFSET_AND_LENGTH.size + length
+        batch = self.next_batch()
+        if _HAS_FAST_CHECKSUM and self._answer[start + _MAGIC_AT] == _MAGIC:
+            (written,) = _CRC.unpack_from(self._answer, start + _CRC_AT)
+            checked = self._answer[start + _CRC_AT + _CRC.size : self._position]
+            is_sound = written == google_crc32c.value(checked)
+        else:
+            is_sound = batch.validate_crc()
+        if not is_sound:
+            raise CorruptRecordException(f"Invalid CRC - {subject}")
+        return batch
 
     def reread(self, batch: Any) -> list[RereadRecord]:
         """Unpack a batch of this answer that the client could not, its CRC checked before.

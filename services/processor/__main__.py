@@ -44,6 +44,7 @@ from shared.settings import HttpSettings, KafkaSettings, LogSettings, Settings
 SERVICE = "processor"
 HTTP_PORT = 8082
 GROUPS = (KafkaSettings, ProcessorSettings, HttpSettings, LogSettings)
+_YOUNG_OBJECTS = 50_000
 _SHIPPED: dict[str, Callable[[ProcessorSettings], Topology]] = {
     BehaviorTopology.name: BehaviorTopology,
     SensorTopology.name: SensorTopology,
@@ -115,7 +116,7 @@ class Application:
             for topology in topologies:
                 health.not_ready(topology.name, "not assigned yet")
             health.ready("service")
-            _freeze_garbage_collector()
+            _calm_garbage_collector()
             await _run_all(processors, stopping)
         finally:
             await runtime.stop()
@@ -241,10 +242,15 @@ async def _run_all(processors: list[Processor], stopping: asyncio.Event) -> None
             raise outcome
 
 
-def _freeze_garbage_collector() -> None:
-    """What exists now lives as long as the process: the collector need not look at it again."""
+def _calm_garbage_collector() -> None:
+    """Let it look rarely, and never at what exists now, which lives as long as the process.
+
+    Records are freed by their reference counts, batch by batch. With Python's threshold of 700 objects the
+    collector looks through each batch while it is in use: a fifth of the processor's time.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(_YOUNG_OBJECTS)
 
 
 def _load_topology(name: str, settings: ProcessorSettings) -> Topology:

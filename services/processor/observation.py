@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -93,9 +93,9 @@ class TopologyReport:
         self._partitions.pop(partition, None)
         self._lags.pop(partition, None)
 
-    def notice(self, topic: str, value: bytes) -> None:
-        """Show one result record in the log, within the limit."""
-        self._notices.show(topic, value, self.clock())
+    def notice(self, topic: str, values: Sequence[bytes]) -> None:
+        """Show result records in the log, within the limit."""
+        self._notices.show(topic, values, self.clock())
 
     def tick(self) -> None:
         """Log a line if enough was committed since the last one. Called once a second."""
@@ -134,11 +134,14 @@ class _Notices:
         self._second = 0.0
         self._shown: dict[str, int] = {}
 
-    def show(self, topic: str, value: bytes, now: float) -> None:
+    def show(self, topic: str, values: Sequence[bytes], now: float) -> None:
         self.flush(now)
-        shown = self._shown[topic] = self._shown.get(topic, 0) + 1
-        if shown <= self._most:
+        if not values:
+            return
+        shown = self._shown.get(topic, 0)
+        for value in values[: max(self._most - shown, 0)]:
             self._log.info(topic, record=msgspec.json.decode(value))
+        self._shown[topic] = shown + len(values)
 
     def flush(self, now: float, *, force: bool = False) -> None:
         if now - self._second < 1.0 and not force:
@@ -181,9 +184,8 @@ class PartitionObserver:
         self._meter.committed(transaction, seconds, self._report.wall_clock() * 1000)
         self._take(figures)
         for topic in self._notices:
-            for record in transaction.outputs.by_topic.get(topic, ()):
-                if record.value is not None:
-                    self._report.notice(topic, record.value)
+            published = transaction.outputs.by_topic.get(topic, ())
+            self._report.notice(topic, [record.value for record in published if record.value is not None])
 
     def position(
         self, committed_offset: int, next_offset: int, last_stable_offset: int | None, *, overdue: bool

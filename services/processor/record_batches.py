@@ -13,7 +13,6 @@ from typing import Any
 
 import aiokafka
 from aiokafka.consumer import fetcher
-from aiokafka.errors import CorruptRecordException
 
 from services.processor.records import RecordBatch
 from shared.header_names import CHECKED_VERSION, RawRecords, replace_in_fetcher
@@ -31,9 +30,7 @@ class _WholeBatches(fetcher.PartitionRecords):  # type: ignore[misc]  # the clie
         # One count for the answer: batches do not tell their size.
         size_bytes = records.size_in_bytes()
         while records.has_next():
-            batch = records.next_batch()
-            if self._check_crcs and not batch.validate_crc():
-                raise CorruptRecordException(f"Invalid CRC - {self._tp}")
+            batch = records.next_checked(self._tp) if self._check_crcs else records.next_batch()
             if self._skips(batch):
                 self.next_fetch_offset = batch.next_offset
                 yield RecordBatch([], batch.next_offset, size_bytes)

@@ -89,8 +89,8 @@ class KeySet(Generic[KeyT]):
         Raises:
             StateFullError: they do not all fit; none is added.
         """
-        new = set(keys)
-        new -= self._members
+        # Not `-=`, which goes through all members.
+        new = set(keys) - self._members
         if new:
             self._budget.take(len(new))
             self._members |= new

@@ -24,7 +24,7 @@ from confluent_kafka.admin import (
 
 from services.processor.record_batches import CHECKED_VERSION, batches, read_whole_batches
 from services.processor.records import RecordBatch
-from shared.header_names import read_any_header_name
+from shared.header_names import RawRecords, read_any_header_name
 from tests.conftest import Kafka, create
 from tests.header_names import FIRST_TIMESTAMP, send_any_names
 
@@ -210,17 +210,19 @@ async def test_a_header_name_that_is_not_utf8_changes_nothing_about_transactions
 async def test_a_corrupt_batch_with_such_a_name_is_refused_as_any_other(
     kafka: Kafka, place: TopicPartition, whole: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stock = fetcher.MemoryRecords
-
-    def corrupted(received: bytes) -> Any:
-        return stock(bytes(received).replace(b"behind", b"beh1nd"))
-
-    monkeypatch.setattr(fetcher, "MemoryRecords", corrupted)
+    spoil_on_the_way(monkeypatch, lambda received: received.replace(b"behind", b"beh1nd"))
     await send_any_names(kafka.bootstrap_servers, place.topic, place.partition, ANY_NAMES)
     async with consuming(kafka, place, whole=whole, any_name=not whole) as consumer:
         with pytest.raises(CorruptRecordException, match="CRC"):
             await fetch(consumer, place)
         assert await consumer.position(place) == 0
+
+
+def spoil_on_the_way(monkeypatch: pytest.MonkeyPatch, change: Callable[[bytes], bytes]) -> None:
+    """Let every reader of fetch answers, the client's and ours, get them as `change` makes them."""
+    stock, ours = fetcher.MemoryRecords, RawRecords.__init__
+    monkeypatch.setattr(fetcher, "MemoryRecords", lambda answer: stock(change(bytes(answer))))
+    monkeypatch.setattr(RawRecords, "__init__", lambda self, answer: ours(self, change(bytes(answer))))
 
 
 def values(found: Sequence[RecordBatch]) -> list[bytes | None]:
@@ -379,14 +381,7 @@ async def test_an_offset_out_of_range_is_raised(kafka: Kafka, place: TopicPartit
 async def test_a_corrupt_batch_is_refused_and_nothing_of_it_is_read(
     kafka: Kafka, place: TopicPartition, whole: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stock = fetcher.MemoryRecords
-
-    def corrupted(received: bytes) -> Any:
-        if b"value to be spoiled" not in received:
-            return stock(received)
-        return stock(bytes(received).replace(b"value to be spoiled", b"value to be sp0iled"))
-
-    monkeypatch.setattr(fetcher, "MemoryRecords", corrupted)
+    spoil_on_the_way(monkeypatch, lambda received: received.replace(b"to be spoiled", b"to be sp0iled"))
     async with producing(kafka) as producer:
         await send(producer, place, [(b"k", b"value to be spoiled", [])])
     async with consuming(kafka, place, whole=whole) as consumer:
@@ -399,16 +394,13 @@ async def test_a_corrupt_batch_is_refused_and_nothing_of_it_is_read(
 async def test_a_corrupt_batch_behind_a_good_one_costs_neither(
     kafka: Kafka, place: TopicPartition, whole: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stock = fetcher.MemoryRecords
     spoil = True
-
-    def corrupted(received: bytes) -> Any:
-        return stock(bytes(received).replace(b"second", b"sec0nd") if spoil else received)
-
     async with producing(kafka) as producer:
         await send(producer, place, [(None, b"first", [])])
         await send(producer, place, [(None, b"second", [])])
-    monkeypatch.setattr(fetcher, "MemoryRecords", corrupted)
+    spoil_on_the_way(
+        monkeypatch, lambda received: received.replace(b"second", b"sec0nd") if spoil else received
+    )
     async with consuming(kafka, place, whole=whole) as consumer:
         with pytest.raises(CorruptRecordException):
             await fetch(consumer, place)

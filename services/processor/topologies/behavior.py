@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import compress
 from operator import attrgetter
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 
@@ -33,6 +33,17 @@ class _PurchaseDetails(msgspec.Struct, gc=False):
 _decode_details = decoder(_PurchaseDetails)
 
 
+class _Purchases(NamedTuple):
+    """The purchases among `events`: their indexes, and the details of each."""
+
+    events: Sequence[UserEventCounted]
+    indexes: Sequence[int]
+    details: Sequence[_PurchaseDetails]
+
+
+_NOTHING = _Purchases((), (), ())
+
+
 class Totals(msgspec.Struct):
     """What is counted of one partition."""
 
@@ -49,6 +60,7 @@ class BehaviorPartition:
         self._check_all = check_all
         self._users = state.key_set("users", int)
         self._totals = state.table("totals", Totals, bounded=False)
+        self._examined = _NOTHING
 
     def examine(self, batch: Batch[UserEventCounted]) -> None:
         """Check what a purchase publishes, and with full validation every timestamp."""
@@ -56,15 +68,7 @@ class BehaviorPartition:
             for index, event in enumerate(batch.events):
                 if not is_iso_8601(event.timestamp):  # type: ignore[attr-defined]  # it is a UserEvent here
                     raise RejectedError("timestamp is not ISO 8601", index)
-        for index in _purchases(batch.events):
-            value = batch.records[index].value
-            assert value is not None, "it was decoded"
-            try:
-                details = _decode_details(value)
-            except UNDECODABLE as error:
-                raise RejectedError(f"{type(error).__name__}: {error}", index) from error
-            if not is_iso_8601(details.timestamp):
-                raise RejectedError("the timestamp of a purchase is not ISO 8601", index)
+        self._purchases_in(batch)
 
     def process(self, batch: Batch[UserEventCounted], outputs: Outputs) -> None:
         """Count a batch and publish its purchases."""
@@ -76,8 +80,7 @@ class BehaviorPartition:
         totals.total_events += len(events)
         _add_up(totals.actions, Counter(map(_action, events)))
         _add_up(totals.devices, Counter(map(_device, events)))
-        for index in _purchases(events):
-            self._publish_purchase(batch, index, outputs)
+        self._publish(batch, outputs)
 
     def seal(self, next_offset: int, updated_at: str, outputs: Outputs) -> None:
         """Publish the partition's statistics as they are now."""
@@ -103,20 +106,39 @@ class BehaviorPartition:
             "devices": dict(totals.devices),
         }
 
-    def _publish_purchase(self, batch: Batch[UserEventCounted], index: int, outputs: Outputs) -> None:
-        event, record = batch.events[index], batch.records[index]
-        assert record.value is not None, "it was decoded"
-        details = _decode_details(record.value)
-        purchase = Purchase(
-            user_id=event.user_id,
-            page=details.page,
-            timestamp=details.timestamp,
-            device=event.device,
-            topic=self._place.topic,
-            partition=self._place.partition,
-            offset=record.offset,
-        )
-        outputs.publish(topics.PURCHASES, str(event.user_id).encode(), encode(purchase))
+    def _purchases_in(self, batch: Batch[UserEventCounted]) -> _Purchases:
+        """Return where the purchases are, and what they publish.
+
+        What was examined is mostly processed next: it is not read twice.
+
+        Raises:
+            RejectedError: one has a timestamp or a page that it should not have.
+        """
+        if self._examined.events is not batch.events:
+            indexes = list(
+                compress(range(len(batch.events)), map("purchase".__eq__, map(_action, batch.events)))
+            )
+            details = [_details_of(batch.records[index].value, index) for index in indexes]
+            self._examined = _Purchases(batch.events, indexes, details)
+        return self._examined
+
+    def _publish(self, batch: Batch[UserEventCounted], outputs: Outputs) -> None:
+        events, records = batch.events, batch.records
+        topic, partition = self._place.topic, self._place.partition
+        purchases = self._purchases_in(batch)
+        self._examined = _NOTHING
+        for index, details in zip(purchases.indexes, purchases.details, strict=True):
+            event = events[index]
+            purchase = Purchase(
+                user_id=event.user_id,
+                page=details.page,
+                timestamp=details.timestamp,
+                device=event.device,
+                topic=topic,
+                partition=partition,
+                offset=records[index].offset,
+            )
+            outputs.publish(topics.PURCHASES, b"%d" % event.user_id, encode(purchase))
 
 
 class BehaviorTopology:
@@ -159,8 +181,15 @@ class BehaviorTopology:
         }
 
 
-def _purchases(events: Sequence[UserEventCounted]) -> list[int]:
-    return list(compress(range(len(events)), map("purchase".__eq__, map(_action, events))))
+def _details_of(value: bytes | None, index: int) -> _PurchaseDetails:
+    assert value is not None, "it was decoded"
+    try:
+        details: _PurchaseDetails = _decode_details(value)
+    except UNDECODABLE as error:
+        raise RejectedError(f"{type(error).__name__}: {error}", index) from error
+    if not is_iso_8601(details.timestamp):
+        raise RejectedError("the timestamp of a purchase is not ISO 8601", index)
+    return details
 
 
 def _add_up(totals: dict[str, int], more: dict[str, int]) -> None:
