@@ -37,8 +37,13 @@ class Outputs:
 
     def publish(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers = ()) -> None:
         """Add a record to the transaction."""
-        self.by_topic.setdefault(topic, []).append(OutputRecord(key, value, headers))
-        self.size_bytes += len(key or b"") + len(value or b"")
+        # A NamedTuple's own constructor is a function in Python: three times the time.
+        record = tuple.__new__(OutputRecord, (key, value, headers))
+        try:
+            self.by_topic[topic].append(record)
+        except KeyError:
+            self.by_topic[topic] = [record]
+        self.size_bytes += (len(key) if key else 0) + (len(value) if value else 0)
         if headers:
             self.size_bytes += sum(len(name) + len(content or b"") for name, content in headers)
 
