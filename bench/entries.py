@@ -59,6 +59,13 @@ ENTRIES = {
         ),
         Entry("aiokafka-drain", "aiokafka, empty drain", "none", here("aiokafka_drain"), counts=False),
         Entry(
+            "whole-batches-drain",
+            "Tandem's reader of whole batches, empty drain",
+            "none",
+            here("whole_batches_drain"),
+            counts=False,
+        ),
+        Entry(
             "confluent-drain", "confluent-kafka, empty drain", "none", here("confluent_drain"), counts=False
         ),
         Entry("aiokafka-job", "aiokafka + msgspec", "offsets, at least once", here("aiokafka_job")),
