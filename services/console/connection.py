@@ -1,4 +1,4 @@
-"""One command's Kafka: clients that go with it, every call bounded, no group ever joined."""
+"""One command's Kafka: clients that go with it, every call bounded; a group is joined by `member` alone."""
 
 from __future__ import annotations
 
@@ -144,6 +144,24 @@ class Connection:
             consumer.seek(place, offset)
         return Log(consumer, list(starts), stall_seconds=self.console.stall_seconds)
 
+    async def member(
+        self, group: str, isolation: Isolation, *, beginning: bool, **options: Any
+    ) -> AIOKafkaConsumer:
+        """Return a consumer of a group, connected and subscribed to nothing.
+
+        Args:
+            group: full name.
+            isolation: what it reads.
+            beginning: where the group goes on in a partition without a committed offset; else at the end.
+            options: more of the client's own.
+
+        Raises:
+            StopServiceError: Kafka stays away, or refuses us.
+        """
+        return await self._consumer(
+            isolation, group_id=group, auto_offset_reset="earliest" if beginning else "latest", **options
+        )
+
     async def producer(self, **options: Any) -> AIOKafkaProducer:
         """Return a producer, connected; `options` are the client's own.
 
@@ -185,13 +203,11 @@ class Connection:
             self._asking[isolation] = await self._consumer(isolation)
         return self._asking[isolation]
 
-    async def _consumer(self, isolation: Isolation) -> AIOKafkaConsumer:
+    async def _consumer(self, isolation: Isolation, **options: Any) -> AIOKafkaConsumer:
+        given = {"group_id": None, "auto_offset_reset": "none"} | options
         consumer = await self._started(
             lambda: self._clients.consumer(
-                group_id=None,
-                isolation_level=isolation,
-                auto_offset_reset="none",
-                max_partition_fetch_bytes=_FETCH_BYTES,
+                isolation_level=isolation, max_partition_fetch_bytes=_FETCH_BYTES, **given
             )
         )
         # With a client that was not checked for it, a name that is not UTF-8 ends the command.

@@ -10,6 +10,7 @@ from aiokafka.structs import TopicPartition
 
 from services.console.connection import Connection, Isolation, Log
 from services.console.following import places_of
+from services.console.membership import Handling, Member, consume
 from services.console.output import Output
 from services.console.running import Tools, execute, json_option
 from services.console.tailing import (
@@ -32,13 +33,20 @@ Examples:
   tandem tail sensor_data --from 2026-11-23T12:00:00Z --where sensor_id=temperature
   tandem tail dead_letters --from beginning --headers
   tandem tail user_behavior --key 1234 --from beginning --json | jq .value.action
+  tandem tail purchases --group billing --commit-every 10 --follow
+  tandem tail purchases --group billing --each ./charge.sh
 """
+
+_LAST_ONES = Start("last", 10)
+_COMMIT_EVERY = 10
 
 
 def _parsed(parse: Callable[[str], Any]) -> Callable[..., Any]:
     """Return a callback of click's that says what is wrong with an option."""
 
     def callback(_context: click.Context, _parameter: click.Parameter, given: Any) -> Any:
+        if given is None:
+            return None
         try:
             return [parse(one) for one in given] if isinstance(given, tuple) else parse(given)
         except ValueError as error:
@@ -52,10 +60,9 @@ def _parsed(parse: Callable[[str], Any]) -> Callable[..., Any]:
 @click.option(
     "--from",
     "start",
-    default="-10",
-    show_default=True,
     callback=_parsed(parse_start),
-    help="beginning, end, an offset, -N for the last N, or a time (ISO 8601); of each partition.",
+    help="beginning, end, an offset, -N for the last N (default: -10), or a time (ISO 8601); of each "
+    "partition. With --group beginning (default) or end, where nothing was committed.",
 )
 @click.option("--follow", "-f", is_flag=True, help="Go on with what comes, until Ctrl-C.")
 @click.option("--limit", type=click.IntRange(1), help="Show so many and end.")
@@ -71,11 +78,23 @@ def _parsed(parse: Callable[[str], Any]) -> Callable[..., Any]:
 )
 @click.option("--headers", is_flag=True, help="Show headers too.")
 @click.option("--uncommitted", is_flag=True, help="Also what a transaction has not committed, or aborted.")
+@click.option("--group", help="Read as a member of this group, and commit what was shown.")
+@click.option(
+    "--commit-every",
+    type=click.IntRange(1),
+    help="With --group: commit after so many records (default: 10), and at the end.",
+)
+@click.option(
+    "--each",
+    metavar="COMMAND",
+    help="With --group: give each value to this command's standard input. If it ends with anything but 0, "
+    "tail stops, and has not committed past that record.",
+)
 @json_option
 def tail_command(
     *,
     names: tuple[str, ...],
-    start: Start,
+    start: Start | None,
     follow: bool,
     limit: int | None,
     partitions: tuple[int, ...],
@@ -83,31 +102,54 @@ def tail_command(
     conditions: list[tuple[str, str]],
     headers: bool,
     uncommitted: bool,
+    group: str | None,
+    commit_every: int | None,
+    each: str | None,
     as_json: bool,
 ) -> None:
     """Show records: topic, partition and offset, timestamp, key, value.
 
-    Topics are named without KAFKA_TOPIC_PREFIX. Joins no group and commits nothing.
+    Topics and groups are named without KAFKA_TOPIC_PREFIX. Without --group nothing is joined or committed.
     """
+    _check(group, start, partitions, commit_every, each)
     wanted = Wanted(frozenset(key.encode() for key in keys), conditions)
 
     async def work(tools: Tools) -> int:
+        isolation: Isolation = "read_uncommitted" if uncommitted else "read_committed"
+        shown = Shown(tools.out, wanted, limit=limit, headers=headers)
         async with Connection(tools.kafka, tools.console, log=tools.log) as kafka:
+            if group is not None:
+                beginning = start is None or start.kind == "beginning"
+                consumer = await kafka.member(tools.kafka.named(group), isolation, beginning=beginning)
+                topics = dict.fromkeys(
+                    place.topic for place in await places_of(kafka, map(tools.kafka.named, names))
+                )
+                member = Member(
+                    consumer,
+                    topics,
+                    group=tools.kafka.named(group),
+                    commit_every=commit_every or _COMMIT_EVERY,
+                    at_once=1 if each else commit_every or _COMMIT_EVERY,
+                    deadline_seconds=tools.kafka.operation_deadline_seconds,
+                    say=tools.out.say,
+                )
+                handling = Handling(shown, each)
+                await (consume(member, handling) if follow else consume(member, handling, kafka, isolation))
+                return STOPPED_AS_ASKED
             places = await places_of(kafka, map(tools.kafka.named, names))
             if partitions:
                 places = [one for one in places if one.partition in partitions]
                 if not places:
                     raise TandemError(f"{', '.join(names)}: no partition {', '.join(map(str, partitions))}")
-            isolation: Isolation = "read_uncommitted" if uncommitted else "read_committed"
             ends = await kafka.ends(places, isolation)
             at_time: dict[TopicPartition, int | None] = {}
-            if start.kind == "time":
-                at_time = await kafka.offsets_at(places, start.value)
-            starts = {place: start.offset(ends[place], at_time.get(place)) for place in places}
+            begin = start or _LAST_ONES
+            if begin.kind == "time":
+                at_time = await kafka.offsets_at(places, begin.value)
+            starts = {place: begin.offset(ends[place], at_time.get(place)) for place in places}
             reader = await kafka.read(starts, isolation)
-            shown = Shown(tools.out, wanted, limit=limit, headers=headers)
             until = {place: ends[place].end for place in places}
-            last = start.value if start.kind == "last" else None
+            last = begin.value if begin.kind == "last" else None
             if await _what_is_there(reader, until, shown, last=last) and follow:
                 await _what_comes(reader, shown)
         return STOPPED_AS_ASKED
@@ -127,6 +169,10 @@ class Shown:
     def wants(self, portions: dict[TopicPartition, list[Any]]) -> list[Any]:
         """Return what is wanted of these records."""
         return [record for found in portions.values() for record in found if self._wanted.has(record)]
+
+    def wants_one(self, record: Any) -> bool:
+        """Say whether a record is wanted."""
+        return self._wanted.has(record)
 
     def take(self, records: list[Any]) -> bool:
         """Print records, the oldest first. False where there are enough."""
@@ -159,3 +205,21 @@ async def _what_is_there(
 async def _what_comes(reader: Log, shown: Shown) -> None:
     while shown.take(shown.wants(await reader.more())):
         pass
+
+
+def _check(
+    group: str | None,
+    start: Start | None,
+    partitions: tuple[int, ...],
+    commit_every: int | None,
+    each: str | None,
+) -> None:
+    if group is None:
+        for given, name in ((commit_every, "--commit-every"), (each, "--each")):
+            if given is not None:
+                raise click.UsageError(f"{name} is for members of a group: say --group too")
+        return
+    if start is not None and start.kind not in ("beginning", "end"):
+        raise click.UsageError("a group goes on where it has committed: --from is beginning or end here")
+    if partitions:
+        raise click.UsageError("with --group the group says which partitions are ours, not --partition")
