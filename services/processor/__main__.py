@@ -31,6 +31,7 @@ from services.processor.task import Gate, Task
 from services.processor.topologies.behavior import BehaviorTopology
 from services.processor.topologies.sensors import SensorTopology
 from services.processor.topology import Place, Topology
+from services.processor.transactional_sender import Ending
 from shared import logs, service
 from shared.connecting import Patience, stop_client
 from shared.errors import BadConfigurationError, KafkaUnavailableError
@@ -73,6 +74,7 @@ class Application:
         reader: Callable[..., ChangelogReader] = ChangelogReader,
     ) -> None:
         self._kafka = settings[KafkaSettings]
+        self._unsettled: dict[str, Ending] = {}
         self._settings = settings[ProcessorSettings]
         self._http = settings[HttpSettings]
         self._guarantee = guarantee
@@ -199,6 +201,7 @@ class Application:
             )
         return (self._guarantee or ExactlyOnce)(
             clients,
+            unsettled=self._unsettled,
             # Prefix, group, topic and partition only: the next owner has to come up with the same one.
             transactional_id=f"{group}-{topology.input}-{place.partition}",
             transaction_timeout_seconds=self._settings.transaction_timeout_seconds,

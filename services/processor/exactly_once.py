@@ -25,6 +25,8 @@ class ExactlyOnce(OneProducer):
 
     Args:
         transactional_id: full, the same for whoever serves this partition.
+        unsettled: by transactional id, how a transaction ended that may be open in some partitions; goes from
+            one of these to the next, because Kafka forgets it with the first new producer id.
         shared: what every guarantee is given, see `OneProducer`.
     """
 
@@ -34,11 +36,13 @@ class ExactlyOnce(OneProducer):
         *,
         transactional_id: str,
         transaction_timeout_seconds: float,
+        unsettled: dict[str, Ending] | None = None,
         **shared: Unpack[Shared],
     ) -> None:
         super().__init__(clients, **shared)
         self._transactional_id = transactional_id
         self._transaction_timeout_seconds = transaction_timeout_seconds
+        self._unsettled = {} if unsettled is None else unsettled
         self._sender: TransactionalSender | None = None
         self._needs.append(Permission("Write", "transactional id", transactional_id))
 
@@ -53,8 +57,12 @@ class ExactlyOnce(OneProducer):
             transactional_id=self._transactional_id,
             transaction_timeout_ms=int(self._transaction_timeout_seconds * 1000),
         )
-        self._sender = TransactionalSender.put_into(producer)
-        await self._start(producer, doing=f"use the transactional id {self._transactional_id}")
+        known = self._unsettled.get(self._transactional_id, Ending.UNKNOWN)
+        self._sender = TransactionalSender.put_into(producer, last_ending=known)
+        try:
+            await self._start(producer, doing=f"use the transactional id {self._transactional_id}")
+        finally:
+            self._unsettled[self._transactional_id] = self._sender.last_ending
 
     async def claim(self) -> int:
         """Write the mark, in a transaction of its own, after what the last transaction may have left behind.
@@ -65,12 +73,12 @@ class ExactlyOnce(OneProducer):
         """
         assert self._producer is not None and self._sender is not None, "open comes first"  # noqa: PT018
         producer, changelog = self._producer, self._routes.changelog
+        if self._sender.last_ending is not Ending.UNKNOWN:
+            await self._settle(producer, committed=self._sender.last_ending is Ending.COMMITTED)
         async with (
             self._transacting(f"claim the changelog {changelog}"),
             asyncio.timeout(self._deadline_seconds),
         ):
-            if self._sender.last_ending is not Ending.UNKNOWN:
-                await self._settle(producer, committed=self._sender.last_ending is Ending.COMMITTED)
             await producer.begin_transaction()
             mark = OutputRecord(WRITER_KEY, b"", ())
             offset = await placed(producer, mark, changelog, self._place.partition)
@@ -80,9 +88,9 @@ class ExactlyOnce(OneProducer):
     async def commit(self, transaction: Transaction) -> None:
         """Commit outputs, changelog, dead letters and offset in one transaction."""
         assert self._producer is not None and self._sender is not None, "open comes first"  # noqa: PT018
+        if self._sender.coordinator_was_lost:
+            await self._settle(self._producer, committed=True)
         async with self._transacting("commit a transaction"), asyncio.timeout(self._deadline_seconds):
-            if self._sender.coordinator_was_lost:
-                await self._settle(self._producer, committed=True)
             await self.begin(self._producer)
             await self.publish(self._producer, transaction)
             await self.send_offsets(self._producer, transaction)
@@ -118,9 +126,15 @@ class ExactlyOnce(OneProducer):
         are written now, of the same kind; else the next transaction in each partition writes its own kind.
         """
         assert self._sender is not None, "open comes first"
-        await producer.begin_transaction()
-        await self._sender.join(self._routes.places(self._place.partition), self._group)
-        await (producer.commit_transaction() if committed else producer.abort_transaction())
+        places = self._routes.places(self._place.partition)
+        async with (
+            self._transacting("end what the last transaction may have left open"),
+            asyncio.timeout(self._deadline_seconds),
+        ):
+            await producer.begin_transaction()
+            await self._sender.join(places, self._group)
+            await (producer.commit_transaction() if committed else producer.abort_transaction())
+            self._unsettled.pop(self._transactional_id, None)
 
     @asynccontextmanager
     async def _transacting(self, doing: str) -> AsyncIterator[None]:

@@ -65,6 +65,7 @@ _ENDINGS = {
     "PrepareEpochFence": Ending.ABORTED,
     "CompleteAbort": Ending.ABORTED,
 }
+_FORGOTTEN = "Empty"
 
 
 class TransactionalSender(Sender):  # type: ignore[misc]  # the client has no types
@@ -77,10 +78,15 @@ class TransactionalSender(Sender):  # type: ignore[misc]  # the client has no ty
     last_ending = Ending.UNKNOWN
 
     @classmethod
-    def put_into(cls, producer: AIOKafkaProducer) -> TransactionalSender:
-        """Replace a producer's sender by one of these, made like the one it has."""
+    def put_into(cls, producer: AIOKafkaProducer, *, last_ending: Ending) -> TransactionalSender:
+        """Replace a producer's sender by one of these, made like the one it has.
+
+        Args:
+            producer: not started.
+            last_ending: what holds if Kafka has forgotten.
+        """
         stock = producer._sender
-        producer._sender = cls(
+        sender = producer._sender = cls(
             _WatchedClient(producer.client),
             acks=stock._acks,
             txn_manager=stock._txn_manager,
@@ -88,7 +94,8 @@ class TransactionalSender(Sender):  # type: ignore[misc]  # the client has no ty
             retry_backoff_ms=RETRY_MILLISECONDS,
             request_timeout_ms=stock._request_timeout_ms,
         )
-        return producer._sender  # type: ignore[no-any-return]
+        sender.last_ending = last_ending
+        return sender
 
     @property
     def retried(self) -> bool:
@@ -253,6 +260,9 @@ class _DescribeHandler(BaseHandler):  # type: ignore[misc]
             return self.handle_error()
         if error_code == CoordinatorLoadInProgressError.errno:
             return float(self._default_backoff)
+        if error_code == 0 and state == _FORGOTTEN:
+            # By a new producer id, maybe one of ours whose answer was lost: what was heard before it holds.
+            return None
         self._sender.last_ending = _ENDINGS.get(state, Ending.UNKNOWN) if error_code == 0 else Ending.UNKNOWN
         return None
 

@@ -21,6 +21,7 @@ from services.processor.exactly_once import ExactlyOnce
 from services.processor.partition import Transaction
 from services.processor.sending import Routes
 from services.processor.topology import Outputs
+from services.processor.transactional_sender import Ending
 from shared import logs, topics
 from shared.kafka import KafkaClients
 from shared.settings import KafkaSettings, load
@@ -63,17 +64,17 @@ async def predecessor_leaves_hanging(servers: str, group: str, *, committed: boo
     await producer.stop()
 
 
-@asynccontextmanager
-async def claimed(servers: str, group: str) -> AsyncIterator[ExactlyOnce]:
+def guarantee_of(servers: str, group: str, unsettled: dict[str, Ending]) -> ExactlyOnce:
     async def no_offset(_place: TopicPartition) -> None:
         return None
 
     settings = load(KafkaSettings, environ={"KAFKA_BOOTSTRAP_SERVERS": servers}, dotenv=None)[KafkaSettings]
     names = {name: name for name in WRITTEN[:2]}
-    guarantee = ExactlyOnce(
+    return ExactlyOnce(
         KafkaClients(settings),
         transactional_id=f"{group}-1",
         transaction_timeout_seconds=30,
+        unsettled=unsettled,
         group=group,
         place=PLACE,
         routes=Routes(names, dict.fromkeys(names, 4), changelog=CHANGELOG),
@@ -81,6 +82,13 @@ async def claimed(servers: str, group: str) -> AsyncIterator[ExactlyOnce]:
         deadline_seconds=10,
         log=logs.get("test"),
     )
+
+
+@asynccontextmanager
+async def claimed(
+    servers: str, group: str, unsettled: dict[str, Ending] | None = None
+) -> AsyncIterator[ExactlyOnce]:
+    guarantee = guarantee_of(servers, group, {} if unsettled is None else unsettled)
     try:
         await guarantee.open()
         await guarantee.claim()
@@ -114,6 +122,20 @@ async def test_what_was_committed_is_seen_whole_after_a_claim(servers: str) -> N
         pass
     assert seen(servers, b"committed") == list(WRITTEN)
     assert committed_offset(servers, "committed") == 7
+
+
+async def test_it_is_not_forgotten_when_the_claim_does_not_work_at_once(servers: str) -> None:
+    """A new producer id makes Kafka forget how the last transaction ended; what we heard stays with us."""
+    await predecessor_leaves_hanging(servers, "kept", committed=True)
+    unsettled: dict[str, Ending] = {}
+    for _ in range(2):
+        broken_off = guarantee_of(servers, "kept", unsettled)
+        await broken_off.open()
+        await broken_off.close()
+    async with claimed(servers, "kept", unsettled):
+        pass
+    assert seen(servers, b"kept") == list(WRITTEN)
+    assert unsettled == {}
 
 
 async def test_what_was_aborted_is_never_seen_though_what_follows_is(servers: str) -> None:
