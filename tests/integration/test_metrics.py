@@ -35,7 +35,9 @@ def scrape_at_work(service: Service, name: str) -> Scraped:
     def enough() -> Scraped | None:
         scraped = Scraped(service)
         # It begins to be there with the first stream, which may be later than the first answer.
-        return scraped if name in scraped.text and scraped.total(name) >= RECORDS else None
+        # A metric is named and explained before it has a first sample.
+        has_samples = re.search(rf"^{name}", scraped.text, re.MULTILINE)
+        return scraped if has_samples and scraped.total(name) >= RECORDS else None
 
     return poll(enough, WORK_SECONDS, lambda: f"too little {name}:\n{Scraped(service).text}")
 
