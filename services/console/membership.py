@@ -20,7 +20,10 @@ from shared.kafka import Permission, refusal
 _POLL_MILLISECONDS = 500
 # A member that asks for no records for five minutes is taken for dead by its own client.
 _EACH_SECONDS = 60.0
+_KEY_CHARACTERS = 10_000
 _JOIN_SECONDS = 60.0
+# A rebalance waits for members that are at work: five minutes by their clients' default.
+_REBALANCE_SECONDS = 330.0
 
 Say = Callable[[str], None]
 
@@ -57,6 +60,9 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # the client has
         self._say = say
         self._next_offsets: dict[TopicPartition, int] = {}
         self._processed = 0
+        # Counts assignments: what was fetched before the latest is fetched again by whoever has it now.
+        self._generation = 0
+        self._fetched_in = 0
         self.has_joined = asyncio.Event()
 
     def join(self) -> None:
@@ -75,11 +81,11 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # the client has
             await self._commit({place for place in self._next_offsets if place in going})
         except TandemError as error:
             self._say(f"{error}; whoever gets the partitions next reads from the commit before")
-        for place in going:
-            self._next_offsets.pop(place, None)
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Say what is ours."""
+        self._generation += 1
+        self._next_offsets.clear()
         ours = sorted(f"{place.topic}:{place.partition}" for place in assigned)
         self._say(f"member of {self._group}: {', '.join(ours) or 'no partition, others have them all'}")
         self.has_joined.set()
@@ -90,18 +96,27 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # the client has
         Raises:
             TandemError: Kafka refuses, or does not answer.
         """
+        doing = f"read {', '.join(self._topics)} as group {self._group}"
         try:
-            fetched = await self._consumer.getmany(timeout_ms=_POLL_MILLISECONDS, max_records=self._at_once)
-        except KafkaError as error:
-            raise self._failure(error, f"read {', '.join(self._topics)}") from error
+            async with asyncio.timeout(_REBALANCE_SECONDS):  # The client waits for a rebalance to end.
+                fetched = await self._consumer.getmany(
+                    timeout_ms=_POLL_MILLISECONDS, max_records=self._at_once
+                )
+        except (KafkaError, TimeoutError) as error:
+            raise self._failure(error, doing) from error
+        self._fetched_in = self._generation
         return [record for records in fetched.values() for record in records]
 
     async def process(self, record: Any, handle: Callable[[Any], Awaitable[None]]) -> None:
         """Let `handle` have a record, and commit when it is time. What raises is not committed past."""
         place = TopicPartition(record.topic, record.partition)
-        if place not in self.places:
-            return  # It was fetched before a rebalance gave its partition to somebody else.
+        if self._fetched_in != self._generation:
+            return
+        # Also where nothing was committed yet: if this one fails, the group goes on with it, not at an end.
+        self._next_offsets.setdefault(place, record.offset)
         await handle(record)
+        if self._fetched_in != self._generation:
+            return  # A rebalance came meanwhile: it was not committed, and comes again.
         self._next_offsets[place] = record.offset + 1
         self._processed += 1
         if self._processed >= self._commit_every:
@@ -116,9 +131,9 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # the client has
         await self._commit(set(self._next_offsets))
 
     async def has_read(self, until: dict[TopicPartition, int]) -> bool:
-        """Say whether every partition that is ours has been read up to an offset."""
-        ours = self.places & until.keys()
-        return all([await self._position(place) >= until[place] for place in ours])
+        """Say whether each partition that is ours has been read up to its offset; without one it has not."""
+        ours = self.places
+        return ours <= until.keys() and all([await self._position(place) >= until[place] for place in ours])
 
     async def _position(self, place: TopicPartition) -> int:
         # Not what was processed: behind the last record there can be the marker of a transaction.
@@ -145,8 +160,9 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # the client has
         where = ", ".join(f"{one.topic}:{one.partition} to {offsets[one]}" for one in sorted(offsets))
         self._say(f"committed {where}")
         self._processed = 0
-        for place in offsets:
-            del self._next_offsets[place]
+        for place, offset in offsets.items():
+            if self._next_offsets.get(place) == offset:
+                del self._next_offsets[place]
 
     def _failure(self, error: Exception, doing: str) -> TandemError:
         needs = [
@@ -205,24 +221,36 @@ async def consume(
         TandemError: a record could not be handled, or Kafka refuses or does not answer.
     """
     member.join()
+    found: list[Any] = []
     try:
         async with asyncio.timeout(_JOIN_SECONDS):
-            await member.has_joined.wait()
+            # Asking for records is also how one hears that the group refuses us.
+            while not member.has_joined.is_set():
+                found = await member.next()
     except TimeoutError as error:
         raise TandemError(f"the group let nobody in for {_JOIN_SECONDS:g} s") from error
     until: dict[TopicPartition, int] = {}
+    loop = asyncio.get_running_loop()
+    moved_at = loop.time()
     try:
-        while kafka is None or not (until and await member.has_read(until)):
+        while kafka is None or found or not (until and await member.has_read(until)):
             if kafka is not None:
                 # Partitions that come later are read to where they end when they come.
                 ends = await kafka.ends(member.places - until.keys(), isolation)
                 until |= {place: where.end for place, where in ends.items()}
                 if not until:
                     return  # Others have them all.
-            for record in await member.next():
+            for record in found:
                 await member.process(record, handling)
+                moved_at = loop.time()
                 if handling.has_enough:
                     return
+            if kafka is not None and loop.time() - moved_at > kafka.console.stall_seconds:
+                raise KafkaUnavailableError(
+                    f"nothing to read for {kafka.console.stall_seconds:g} s (CONSOLE_STALL_SECONDS), and not "
+                    "at the end: Kafka is away, or a transaction was left open"
+                )
+            found = await member.next()
     finally:
         await member.commit()
 
@@ -234,7 +262,8 @@ async def _run(command: str, record: Any) -> None:
         "RECORD_TOPIC": record.topic,
         "RECORD_PARTITION": str(record.partition),
         "RECORD_OFFSET": str(record.offset),
-        "RECORD_KEY": readable(record.key) or "",
+        # The system takes no zero bytes, and no more than 128 KiB.
+        "RECORD_KEY": (readable(record.key) or "").replace("\0", "\\x00")[:_KEY_CHARACTERS],
     }
     try:
         process = await asyncio.create_subprocess_exec(

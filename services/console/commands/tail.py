@@ -219,6 +219,8 @@ def _check(
             if given is not None:
                 raise click.UsageError(f"{name} is for members of a group: say --group too")
         return
+    if each is not None and not each.strip():
+        raise click.UsageError("--each needs a command")
     if start is not None and start.kind not in ("beginning", "end"):
         raise click.UsageError("a group goes on where it has committed: --from is beginning or end here")
     if partitions:
