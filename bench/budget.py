@@ -51,7 +51,6 @@ PARTITIONS = 4
 RUN_SECONDS = 300.0
 
 _value = attrgetter("value")
-_user_id, _action, _device = attrgetter("user_id"), attrgetter("action"), attrgetter("device")
 
 
 class _Counted(msgspec.Struct, gc=False):
@@ -180,9 +179,9 @@ def _count(batches: list[list[UserEventCounted]]) -> None:
     devices: Counter[str] = Counter()
     users: set[int] = set()
     for events in batches:
-        actions.update(map(_action, events))
-        devices.update(map(_device, events))
-        users.update(map(_user_id, events))
+        actions.update([event.action for event in events])
+        devices.update([event.device for event in events])
+        users.update([event.user_id for event in events])
 
 
 def _answer(batch: RecordBatch) -> bytes:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import compress
-from operator import attrgetter
 from typing import Any, ClassVar, NamedTuple
 
 import msgspec
@@ -17,10 +15,6 @@ from shared import topics
 from shared.errors import RejectedError
 from shared.events import UNDECODABLE, Page, UserEvent, UserEventCounted, decoder, is_iso_8601
 from shared.results import BehaviorStats, Purchase, encode
-
-_user_id = attrgetter("user_id")
-_action = attrgetter("action")
-_device = attrgetter("device")
 
 
 class _PurchaseDetails(msgspec.Struct, gc=False):
@@ -75,11 +69,11 @@ class BehaviorPartition:
         events = batch.events
         totals = self._totals.get("all") or Totals()
         # First of all: this raises where there is no room for new users.
-        self._users.add(map(_user_id, events))
+        self._users.add([event.user_id for event in events])
         self._totals.put("all", totals)
         totals.total_events += len(events)
-        _add_up(totals.actions, Counter(map(_action, events)))
-        _add_up(totals.devices, Counter(map(_device, events)))
+        _add_up(totals.actions, Counter([event.action for event in events]))
+        _add_up(totals.devices, Counter([event.device for event in events]))
         self._publish(batch, outputs)
 
     def seal(self, next_offset: int, updated_at: str, outputs: Outputs) -> None:
@@ -115,9 +109,7 @@ class BehaviorPartition:
             RejectedError: one has a timestamp or a page that it should not have.
         """
         if self._examined.events is not batch.events:
-            indexes = list(
-                compress(range(len(batch.events)), map("purchase".__eq__, map(_action, batch.events)))
-            )
+            indexes = [index for index, event in enumerate(batch.events) if event.action == "purchase"]
             details = [_details_of(batch.records[index].value, index) for index in indexes]
             self._examined = _Purchases(batch.events, indexes, details)
         return self._examined
