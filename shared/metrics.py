@@ -29,6 +29,8 @@ _SECONDS_BUCKETS = (
 _RESTORE_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
 # Timers are exact to a millisecond; the health of the loop is given up at ten seconds.
 _DELAY_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+# From a local webhook to one that was away for hours.
+_DELIVERY_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 600.0, 3600.0, 21600.0)
 _BY_PARTITION = ("topic", "partition")
 
 
@@ -162,3 +164,35 @@ class ProcessorMetrics:
         )
         self.keys_limit = gauge("state_keys_limit", "The most of them in a partition.", ())
         self.kafka_answers = gauge("kafka_answers", "1 where Kafka answers.", ("topic",))
+
+
+class DeliveryMetrics:
+    """What the delivery part of the processor measures, by topic."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str) -> Counter:
+            return Counter(f"tandem_processor_{name}", text, ("topic",), registry=registry)
+
+        self.delivered = counter("deliveries", "Records the webhook has taken.")
+        self.failed = counter("delivery_attempts_failed", "Attempts that did not deliver.")
+        self.dead_letters = counter("delivery_dead_letters", "Records given up.")
+        self.waiting = Gauge(
+            "tandem_processor_delivery_waiting_records",
+            "Records read and not finished.",
+            ("topic",),
+            registry=registry,
+        )
+        self.attempt = Histogram(
+            "tandem_processor_delivery_attempt_seconds",
+            "One attempt.",
+            ("topic",),
+            buckets=_SECONDS_BUCKETS,
+            registry=registry,
+        )
+        self.latency = Histogram(
+            "tandem_processor_delivery_latency_seconds",
+            "Kafka record timestamp to the webhook's answer.",
+            ("topic",),
+            buckets=_DELIVERY_BUCKETS,
+            registry=registry,
+        )

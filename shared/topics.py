@@ -12,6 +12,7 @@ BEHAVIOR_STATS = "behavior_stats"
 SENSOR_STATS = "sensor_stats"
 PROGRESS = "progress"
 DEAD_LETTERS = "dead_letters"
+DELIVERY_DEAD_LETTERS = "delivery_dead_letters"
 GENERATOR_LEDGER = "generator_ledger"
 
 INPUTS = (USER_BEHAVIOR, SENSOR_DATA)
@@ -84,6 +85,7 @@ def definitions(
         TopicDefinition(SENSOR_STATS, sensors, _COMPACTED),
         TopicDefinition(PROGRESS, 1, _COMPACTED),
         TopicDefinition(DEAD_LETTERS, max(users, sensors), dead_letter_policy),
+        TopicDefinition(DELIVERY_DEAD_LETTERS, max(users, sensors), dead_letter_policy),
         TopicDefinition(changelog_of(USER_BEHAVIOR), users, _COMPACTED),
         TopicDefinition(changelog_of(SENSOR_DATA), sensors, _COMPACTED),
         TopicDefinition(GENERATOR_LEDGER, 1, _COMPACTED),

@@ -9,12 +9,14 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
+from prometheus_client import CollectorRegistry
 
 from services.processor.at_least_once import AtLeastOnce
+from services.processor.delivery.part import Delivery
 from services.processor.exactly_once import ExactlyOnce
 from services.processor.guarantee import Guarantee, Shared
 from services.processor.membership import Membership
@@ -26,7 +28,7 @@ from services.processor.processor import Processor
 from services.processor.record_batches import CHECKED_VERSION, read_whole_batches
 from services.processor.restore import ChangelogReader
 from services.processor.sending import Limits, Routes
-from services.processor.settings import ProcessorSettings
+from services.processor.settings import NO_TOPOLOGY, ProcessorSettings
 from services.processor.task import Gate, Task
 from services.processor.topologies.behavior import BehaviorTopology
 from services.processor.topologies.sensors import SensorTopology
@@ -35,10 +37,11 @@ from services.processor.transactional_sender import Ending
 from shared import logs, service
 from shared.connecting import Patience, stop_client
 from shared.errors import BadConfigurationError, KafkaUnavailableError
+from shared.header_names import read_any_header_name
 from shared.health import Health
 from shared.http_server import HttpServer
 from shared.kafka import KafkaClients
-from shared.metrics import ProcessorMetrics, RuntimeMetrics, new_registry
+from shared.metrics import DeliveryMetrics, ProcessorMetrics, RuntimeMetrics, new_registry
 from shared.runtime import Runtime
 from shared.settings import HttpSettings, KafkaSettings, LogSettings, Settings
 
@@ -55,6 +58,13 @@ _NEEDED_OF_A_TOPOLOGY = (
     *("name", "input", "group", "results", "notices", "event", "full_event"),
     *("result_settings", "open", "summarize"),
 )
+
+
+class Part(Protocol):
+    """What runs in this process beside others like it."""
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Work until `stopping` is set, then finish and commit."""
 
 
 class Application:
@@ -88,7 +98,8 @@ class Application:
             BadConfigurationError: a topology can't be loaded, or the HTTP address can't be listened on.
             StopServiceError: see its text.
         """
-        topologies = [_load_topology(name, self._settings) for name in self._settings.topologies]
+        names = [name for name in self._settings.topologies if name != NO_TOPOLOGY]
+        topologies = [_load_topology(name, self._settings) for name in names]
         registry = new_registry(SERVICE)
         metrics = ProcessorMetrics(registry)
         show_limits(metrics, self._settings)
@@ -100,29 +111,55 @@ class Application:
             )
             for topology in topologies
         }
+        clients = KafkaClients(self._kafka)
+        delivery = self._delivery(clients, registry, health)
+
+        def stats() -> dict[str, Any]:
+            shown = {"topologies": {name: report.figures() for name, report in reports.items()}}
+            return shown if delivery is None else {**shown, "delivery": delivery.figures()}
+
         server = HttpServer(
             self._http,
             default_port=HTTP_PORT,
             health=health,
             registry=registry,
-            stats=lambda: {"topologies": {name: report.figures() for name, report in reports.items()}},
+            stats=stats,
             log=self._log,
         )
         await server.start()
         runtime.start()
         try:
-            clients = KafkaClients(self._kafka)
-            processors = [
+            parts: list[Part] = [
                 self._processor(topology, clients, reports[topology.name]) for topology in topologies
             ]
+            if delivery is not None:
+                parts.append(delivery)
             for topology in topologies:
                 health.not_ready(topology.name, "not assigned yet")
             health.ready("service")
             _calm_garbage_collector()
-            await _run_all(processors, stopping)
+            await _run_all(parts, stopping)
         finally:
             await runtime.stop()
             await server.stop()
+
+    def _delivery(
+        self, clients: KafkaClients, registry: CollectorRegistry, health: Health
+    ) -> Delivery | None:
+        if self._settings.delivery_url is None:
+            return None
+        return Delivery(
+            clients,
+            self._settings,
+            make_consumer=lambda: self._consumer(clients, read_any_header_name),
+            patience=self._patience,
+            metrics=DeliveryMetrics(registry),
+            health=health,
+            log=self._log,
+        )
+
+    def _patience(self) -> Patience:
+        return Patience(self._kafka.unavailable_seconds, time.monotonic)
 
     def _processor(self, topology: Topology, clients: KafkaClients, report: TopologyReport) -> Processor:
         return Processor(
@@ -131,7 +168,7 @@ class Application:
             self._settings,
             make_task=partial(self._task, topology, clients),
             keeps_tasks=self._settings.guarantee == "exactly_once",
-            patience=lambda: Patience(self._kafka.unavailable_seconds, time.monotonic),
+            patience=self._patience,
             report=report,
             log=self._log,
         )
@@ -160,7 +197,7 @@ class Application:
         return Task(
             partition,
             self._make_guarantee(topology, clients, layout, membership, place, limits=limits),
-            make_consumer=lambda: self._data_consumer(clients),
+            make_consumer=lambda: self._consumer(clients, read_whole_batches),
             changelog=TopicPartition(layout.changelog, place.partition),
             group=group,
             settings=self._settings,
@@ -208,8 +245,13 @@ class Application:
             **common,
         )
 
-    async def _data_consumer(self, clients: KafkaClients) -> AIOKafkaConsumer:
-        """Return a started consumer that belongs to no group, reads what is committed, and never resets."""
+    async def _consumer(
+        self, clients: KafkaClients, read: Callable[[AIOKafkaConsumer], bool]
+    ) -> AIOKafkaConsumer:
+        """Return a started consumer that belongs to no group, reads what is committed, and never resets.
+
+        `read` sets how it unpacks; it returns False for a version of the client that it does not know.
+        """
         consumer = clients.consumer(
             group_id=None,
             isolation_level="read_committed",
@@ -223,16 +265,16 @@ class Application:
         except Exception as error:
             await stop_client(consumer, log=self._log)
             raise KafkaUnavailableError(f"could not start a consumer: {error!r}") from error
-        if not read_whole_batches(consumer):
+        if not read(consumer):
             self._log.warning(
                 "slow_path", reason=f"whole batches were checked with aiokafka {CHECKED_VERSION} only"
             )
         return consumer
 
 
-async def _run_all(processors: list[Processor], stopping: asyncio.Event) -> None:
-    """Run processors until each has ended; the first failure ends the others, and is raised."""
-    jobs = [asyncio.create_task(processor.run(stopping)) for processor in processors]
+async def _run_all(parts: list[Part], stopping: asyncio.Event) -> None:
+    """Run all parts until each has ended; the first failure ends the others, and is raised."""
+    jobs = [asyncio.create_task(part.run(stopping)) for part in parts]
     try:
         await asyncio.wait(jobs, return_when=asyncio.FIRST_EXCEPTION)
         stopping.set()

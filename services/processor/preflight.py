@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -14,6 +16,7 @@ from aiokafka.errors import (
     for_code,
 )
 
+from services.processor.keeper import pause
 from services.processor.topology import Topology
 from shared import topics
 from shared.connecting import Patience, connect, stop_client
@@ -24,6 +27,23 @@ from shared.logs import Logger
 # A topic that was just created is not known to every broker at once.
 _MISSING_BORNE_SECONDS = 5.0
 _RETRY_SECONDS = 0.25
+
+
+class Described(NamedTuple):
+    """What Kafka says of topics.
+
+    Attributes:
+        counts: number of partitions by full name.
+        configs: settings by full name; without those that we are not permitted to see.
+    """
+
+    counts: dict[str, int]
+    configs: dict[str, dict[str, str]]
+
+    def message_bytes(self, dead_letters: str) -> int:
+        """Return the largest message that a topic for dead letters takes."""
+        limit = self.configs.get(dead_letters, {}).get("max.message.bytes")
+        return int(limit) if limit else 2 * topics.DEFAULT_MAX_MESSAGE_BYTES
 
 
 @dataclass(frozen=True)
@@ -58,38 +78,86 @@ async def look(
         StopServiceError: a topic is missing, has the wrong number of partitions, or a changelog that is
             not compacted.
     """
-    admin = await connect(
-        clients.admin,
-        clients.settings,
-        patience=patience,
-        stopping=stopping,
-        log=log,
-        doing=f"look at the topics of {topology.name}",
-    )
-    if admin is None:
-        return None
     named = clients.settings.named
     written = (*topology.results, topics.PROGRESS, topics.DEAD_LETTERS)
     names = {topic: named(topic) for topic in written}
     source, changelog = named(topology.input), named(topics.changelog_of(topology.input))
-    try:
-        seconds = clients.settings.operation_deadline_seconds + _MISSING_BORNE_SECONDS
-        async with asyncio.timeout(patience.a_try(seconds)):
-            needs = [Permission("Read", "topic", topic) for topic in (source, changelog)]
-            needs += [Permission("Write", "topic", topic) for topic in (changelog, *names.values())]
-            counts = await _counts(admin, needs, stopping)
-            dead_letters = names[topics.DEAD_LETTERS]
-            configs = await _configs(admin, [changelog, dead_letters], log)
-    except (KafkaError, TimeoutError) as error:
-        raise KafkaUnavailableError(f"looking at the topics of {topology.name}: {error!r}") from error
-    finally:
-        await stop_client(admin, log=log)
+    dead_letters = names[topics.DEAD_LETTERS]
+    needs = [Permission("Read", "topic", topic) for topic in (source, changelog)]
+    needs += [Permission("Write", "topic", topic) for topic in (changelog, *names.values())]
+    described = await describe(
+        clients,
+        needs=needs,
+        configs_of=[changelog, dead_letters],
+        doing=f"look at the topics of {topology.name}",
+        patience=patience,
+        stopping=stopping,
+        log=log,
+    )
+    if described is None:
+        return None
+    counts, configs = described
     if counts[source] != counts[changelog]:
         raise partitions_changed(source, counts[changelog], counts[source])
     _insist_on_compaction(changelog, configs.get(changelog, {}))
-    limit = configs.get(dead_letters, {}).get("max.message.bytes")
-    dead_letter_bytes = int(limit) if limit else 2 * topics.DEFAULT_MAX_MESSAGE_BYTES
-    return Layout(source, changelog, names, counts, dead_letter_bytes)
+    return Layout(source, changelog, names, counts, described.message_bytes(dead_letters))
+
+
+async def describe(
+    clients: KafkaClients,
+    *,
+    needs: Sequence[Permission],
+    configs_of: list[str],
+    doing: str,
+    patience: Patience,
+    stopping: asyncio.Event,
+    log: Logger,
+) -> Described | None:
+    """Return what is known of every topic in `needs`, or None if `stopping` was set first.
+
+    `needs` is what will be done with them, for the message of a refusal; `configs_of` are the full names of
+    the topics whose settings are asked for, too; `doing` is for messages ("look at the topics of behavior").
+
+    Raises:
+        KafkaUnavailableError: to be tried again.
+        StopServiceError: a topic is missing, or may not be seen.
+    """
+    admin = await connect(
+        clients.admin, clients.settings, patience=patience, stopping=stopping, log=log, doing=doing
+    )
+    if admin is None:
+        return None
+    try:
+        seconds = clients.settings.operation_deadline_seconds + _MISSING_BORNE_SECONDS
+        async with asyncio.timeout(patience.a_try(seconds)):
+            counts = await _counts(admin, needs, stopping)
+            return Described(counts, await _configs(admin, configs_of, log))
+    except (KafkaError, TimeoutError) as error:
+        raise KafkaUnavailableError(f"could not {doing}: {error!r}") from error
+    finally:
+        await stop_client(admin, log=log)
+
+
+FoundT = TypeVar("FoundT")
+
+
+async def persistently(
+    look: Callable[[], Awaitable[FoundT | None]], *, patience: Patience, stopping: asyncio.Event
+) -> FoundT | None:
+    """Return what `look` finds once Kafka answers, or None if `stopping` was set first.
+
+    Raises:
+        StopServiceError: `look` does, or Kafka stayed away for `KAFKA_UNAVAILABLE_SECONDS`.
+    """
+    while not stopping.is_set():
+        try:
+            found = await look()
+        except KafkaUnavailableError as error:
+            await pause(patience.failed(str(error)), stopping)
+        else:
+            patience.worked()
+            return found
+    return None
 
 
 def partitions_changed(topic: str, before: int, now: int | None) -> StopServiceError:
@@ -102,9 +170,9 @@ def partitions_changed(topic: str, before: int, now: int | None) -> StopServiceE
 
 
 async def _counts(
-    admin: AIOKafkaAdminClient, needs: list[Permission], stopping: asyncio.Event
+    admin: AIOKafkaAdminClient, needs: Sequence[Permission], stopping: asyncio.Event
 ) -> dict[str, int]:
-    wanted = list(dict.fromkeys(one.name for one in needs))
+    wanted = list(dict.fromkeys(one.name for one in needs if one.resource == "topic"))
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + _MISSING_BORNE_SECONDS
     while True:

@@ -16,17 +16,17 @@ from functools import partial
 from typing import Protocol
 
 from services.processor.kafka_watch import KafkaWatch
-from services.processor.keeper import Keeper, pause
+from services.processor.keeper import Keeper
 from services.processor.membership import Membership
 from services.processor.meters import TopologyMeter
 from services.processor.observation import PartitionObserver, TopologyReport
-from services.processor.preflight import Layout, look, partitions_changed
+from services.processor.preflight import Layout, look, partitions_changed, persistently
 from services.processor.sending import Limits
 from services.processor.settings import ProcessorSettings
 from services.processor.task import Gate, Task
 from services.processor.topology import Place, Topology
 from shared.connecting import Patience
-from shared.errors import KafkaUnavailableError, StopServiceError
+from shared.errors import StopServiceError
 from shared.kafka import KafkaClients
 from shared.logs import Logger
 
@@ -103,7 +103,11 @@ class Processor:
         """
         patience = self._patience()
         self._stopping = stopping
-        self._layout = await self._look(patience)
+        self._layout = await persistently(
+            lambda: look(self._clients, self._topology, patience=patience, stopping=stopping, log=self._log),
+            patience=patience,
+            stopping=stopping,
+        )
         if self._layout is None:
             return
         self._meter.partitions(self._layout.partitions)
@@ -134,19 +138,6 @@ class Processor:
                     ended.result()
         finally:
             await self._stop(member, [ticker, watch])
-
-    async def _look(self, patience: Patience) -> Layout | None:
-        while not self._stopping.is_set():
-            try:
-                layout = await look(
-                    self._clients, self._topology, patience=patience, stopping=self._stopping, log=self._log
-                )
-            except KafkaUnavailableError as error:
-                await pause(patience.failed(str(error)), self._stopping)
-            else:
-                patience.worked()
-                return layout
-        return None
 
     async def _stop(self, member: asyncio.Task[None], helpers: list[asyncio.Task[None]]) -> None:
         """Not ready → tasks finish and commit → leave the group. Each step has its bound."""

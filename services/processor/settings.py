@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from services.processor.alerts import Thresholds
+from shared import topics
 from shared.settings import CommaSeparated, Group, PositiveSeconds
 
+# In the place of names in PROCESSOR_TOPOLOGIES: this process only delivers.
+NO_TOPOLOGY = "none"
 # The bounds of the reference system.
 _DEFAULT_THRESHOLDS = {
     "temperature": Thresholds(10.0, 80.0),
@@ -45,7 +50,8 @@ class ProcessorSettings(Group):
     model_config = SettingsConfigDict(env_prefix="PROCESSOR_", arbitrary_types_allowed=True)
 
     topologies: CommaSeparated = Field(
-        ("behavior", "sensors"), description="behavior, sensors, or the dotted path of one's own"
+        ("behavior", "sensors"),
+        description="behavior, sensors, or the dotted path of one's own; none: delivery alone",
     )
     guarantee: Literal["exactly_once", "at_least_once"] = Field(
         "exactly_once", description="how results reach Kafka; docs/reliability.md has what may count twice"
@@ -94,7 +100,28 @@ class ProcessorSettings(Group):
     rebalance_timeout_seconds: float = Field(10, ge=1, le=1800)
     transaction_timeout_seconds: float = Field(30, ge=1, le=900)
     stop_seconds: PositiveSeconds = Field(5, description="to finish what is in flight at a stop")
-    worker_count: int = Field(3, ge=1, le=1000, description="of the delivery part")
+    delivery_url: SecretStr | None = Field(
+        None, description="webhook that purchases and alerts are delivered to; empty: no delivery"
+    )
+    delivery_token: SecretStr | None = Field(None, description="goes as Authorization: Bearer")
+    delivery_topics: CommaSeparated = Field(
+        (topics.PURCHASES, topics.ALERTS), description="what is delivered, without the prefix"
+    )
+    worker_count: int = Field(3, ge=1, le=1000, description="deliveries at a time")
+    delivery_timeout_seconds: PositiveSeconds = Field(10, description="of one attempt")
+    delivery_attempts: int = Field(8, ge=1, le=1000, description="then it is a dead letter")
+    delivery_first_pause_seconds: PositiveSeconds = Field(
+        0.5, description="after the first failure; doubled after each further one"
+    )
+    delivery_longest_pause_seconds: PositiveSeconds = Field(
+        60, description="of any pause, also of one that Retry-After asks for"
+    )
+    delivery_window_records: int = Field(
+        1_000, ge=1, le=1_000_000, description="read and not committed, of a partition"
+    )
+    delivery_buffer_bytes: int = Field(
+        16 * 2**20, ge=2**16, le=2**30, description="read and not delivered, of a topic"
+    )
     log_every_events: int = Field(
         100, ge=1, description="statistics are logged each time as many more are committed"
     )
@@ -109,14 +136,46 @@ class ProcessorSettings(Group):
             for sensor, lower, upper in bounds
         )
 
-    @field_validator("topologies")
+    @field_validator("topologies", "delivery_topics")
     @classmethod
     def _at_least_one(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         if not names:
-            raise ValueError("at least one topology is needed")
+            raise ValueError("at least one is needed")
         if len(set(names)) != len(names):
-            raise ValueError("a topology is named twice")
+            raise ValueError("one is named twice")
         return names
+
+    @field_validator("delivery_url")
+    @classmethod
+    def _http(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is None:
+            return None
+        try:
+            parts = urlsplit(url.get_secret_value())
+            port = parts.port
+        except ValueError:
+            raise ValueError("it is not a URL") from None
+        if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+            raise ValueError("it has to be http://host[:port]/path, or https")
+        return url
+
+    @field_validator("delivery_token")
+    @classmethod
+    def _fits_a_header(cls, token: SecretStr | None) -> SecretStr | None:
+        if token is not None and not re.fullmatch(r"[!-~]+", token.get_secret_value()):
+            raise ValueError("it has to be printable ASCII without spaces")
+        return token
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> ProcessorSettings:
+        if NO_TOPOLOGY in self.topologies:
+            if len(self.topologies) > 1:
+                raise ValueError(f"PROCESSOR_TOPOLOGIES: {NO_TOPOLOGY} stands alone")
+            if self.delivery_url is None:
+                raise ValueError(
+                    f"nothing to do: PROCESSOR_TOPOLOGIES={NO_TOPOLOGY} needs PROCESSOR_DELIVERY_URL"
+                )
+        return self
 
     @model_validator(mode="after")
     def _something_commits(self) -> ProcessorSettings:

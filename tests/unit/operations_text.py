@@ -8,7 +8,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from shared.metrics import GeneratorMetrics, ProcessorMetrics, RuntimeMetrics, new_registry
+from shared.metrics import DeliveryMetrics, GeneratorMetrics, ProcessorMetrics, RuntimeMetrics, new_registry
 
 ROOT = Path(__file__).parents[2]
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
@@ -17,7 +17,12 @@ OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 def everything() -> tuple[CollectorRegistry, list[Any]]:
     """Return a registry with the metrics of both services, and the metrics."""
     registry = new_registry("test")
-    groups = RuntimeMetrics(registry), GeneratorMetrics(registry), ProcessorMetrics(registry)
+    groups = (
+        RuntimeMetrics(registry),
+        GeneratorMetrics(registry),
+        ProcessorMetrics(registry),
+        DeliveryMetrics(registry),
+    )
     return registry, [metric for group in groups for metric in vars(group).values()]
 
 

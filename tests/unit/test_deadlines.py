@@ -54,6 +54,7 @@ BOUNDED = {
     ("shared.connecting", "stop_client", "close"): "asyncio.wait with a timeout, and cancelled after it",
     ("shared.connecting", "_cut_off", "close"): "its one caller waits with a timeout and cancels it",
     ("services.processor.__main__", "_run_all", "asyncio.gather"): "our own tasks; each stops in its time",
+    ("services.processor.delivery.part", "Delivery.run", "asyncio.gather"): "our own; each stops in its time",
     ("services.processor.at_least_once", "AtLeastOnce._send_in_order", "send_batch"): _STEP,
     ("services.processor.group_commits", "GroupCommits.commit", "commit"): _STEP,
     ("services.processor.group_commits", "GroupCommits.commit", "await commit"): _STEP,
@@ -71,8 +72,8 @@ BOUNDED = {
     ("services.processor.group_commits", "committed_offset", "ensure_coordinator_known"): (
         "the guarantee's deadline"
     ),
-    ("services.processor.preflight", "_counts", "describe_topics"): "`look` has a deadline around it",
-    ("services.processor.preflight", "_configs", "describe_configs"): "`look` has a deadline around it",
+    ("services.processor.preflight", "_counts", "describe_topics"): "`describe` has a deadline around it",
+    ("services.processor.preflight", "_configs", "describe_configs"): "`describe` has a deadline around it",
     ("services.processor.task", "Task._close", "asyncio.gather"): "`stop_client`, twice; bounded",
     ("services.generator.ledger_writer", "LedgerWriter.write", "await acknowledgement"): (
         "DeliveryBounds ends it while the generator lives, the drain's and the last words' deadlines then"

@@ -30,6 +30,7 @@ def test_these_are_the_topics_of_the_pair() -> None:
         "sensor_stats",
         "progress",
         "dead_letters",
+        "delivery_dead_letters",
         "processor-user_behavior-changelog",
         "processor-sensor_data-changelog",
         "generator_ledger",

@@ -1,0 +1,191 @@
+"""The workers: each delivers one parcel at a time, of whichever session has one that is ready."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Protocol
+
+from services.processor.delivery.identity import identity
+from services.processor.delivery.lanes import Lanes, Parcel
+from services.processor.delivery.letters import DeadLetters, UndeliverableError
+from services.processor.delivery.meter import DeliveryMeter
+from services.processor.delivery.retrying import Retrying
+from services.processor.delivery.webhook import Answer, Outcome, Webhook
+from shared.logs import Logger
+
+
+class Session(Protocol):
+    """One assignment of one topic, as the workers see it."""
+
+    @property
+    def topic(self) -> str:
+        """Its topic's name, without prefix."""
+
+    @property
+    def lanes(self) -> Lanes:
+        """What is to be delivered."""
+
+    @property
+    def meter(self) -> DeliveryMeter:
+        """Told what comes of it."""
+
+    def finished(self, parcel: Parcel) -> None:
+        """Note that a parcel was delivered, or is in the dead letters."""
+
+
+class Pool:
+    """Delivers what its sessions hold, with so many attempts at a time.
+
+    Args:
+        workers: how many.
+        letters: where goes what is given up.
+    """
+
+    def __init__(
+        self, workers: int, webhook: Webhook, retrying: Retrying, letters: DeadLetters, *, log: Logger
+    ) -> None:
+        self._workers = workers
+        self._webhook = webhook
+        self._retrying = retrying
+        self._letters = letters
+        self._log = log
+        self._loop = asyncio.get_running_loop()
+        # In turns: a topic with much to deliver does not hold up another one.
+        self._sessions: deque[Session] = deque()
+        self._under_way: dict[asyncio.Task[None], Session] = {}
+        self._changed = asyncio.Event()
+        self._left_alone_until = 0.0
+
+    def add(self, session: Session) -> None:
+        """Begin to deliver what a session holds, now and later."""
+        self._sessions.append(session)
+        self._changed.set()
+
+    def wake(self) -> None:
+        """Note that a session has something new."""
+        self._changed.set()
+
+    async def remove(self, session: Session, *, seconds: float) -> None:
+        """Begin nothing more of a session, and end what is under way: by itself within `seconds`, or cut off.
+
+        When this returns, no attempt for it runs any more.
+        """
+        if session in self._sessions:
+            self._sessions.remove(session)
+        running = {attempt for attempt, of in self._under_way.items() if of is session}
+        if not running:
+            return
+        _, late = await asyncio.wait(running, timeout=seconds)
+        for attempt in late:
+            attempt.cancel()
+        if late:
+            self._log.warning("delivery_cut_short", topic=session.topic, attempts=len(late), seconds=seconds)
+            await asyncio.wait(late)
+
+    async def run(self) -> None:
+        """Deliver until cancelled.
+
+        Raises:
+            StopServiceError: a dead letter can't be written.
+        """
+        workers = [asyncio.create_task(self._work(), name=f"worker {n}") for n in range(self._workers)]
+        try:
+            await asyncio.wait(workers, return_when=asyncio.FIRST_COMPLETED)
+            for worker in workers:
+                if worker.done():
+                    worker.result()
+        finally:
+            for job in (*workers, *self._under_way):
+                job.cancel()
+            await asyncio.wait([*workers, *self._under_way])
+
+    async def _work(self) -> None:
+        while True:
+            session, parcel = await self._next()
+            attempt = asyncio.create_task(self._deliver(session, parcel))
+            self._under_way[attempt] = session
+            try:
+                # Its end is not this worker's: a session that ends cuts its attempts off.
+                await asyncio.wait({attempt})
+            finally:
+                self._under_way.pop(attempt, None)
+                attempt.cancel()
+            if not attempt.cancelled():
+                attempt.result()
+
+    async def _next(self) -> tuple[Session, Parcel]:
+        while True:
+            self._changed.clear()
+            now = self._loop.time()
+            if now >= self._left_alone_until:
+                for _ in range(len(self._sessions)):
+                    session = self._sessions[0]
+                    self._sessions.rotate(-1)
+                    parcel = session.lanes.take(now)
+                    if parcel is not None:
+                        return session, parcel
+            await self._something_changes(now)
+
+    async def _something_changes(self, now: float) -> None:
+        """Wait until a parcel may be ready that was not at `now`."""
+        if now < self._left_alone_until:
+            wakes_at: float | None = self._left_alone_until
+        else:
+            wakes = [session.lanes.wakes_at() for session in self._sessions]
+            wakes_at = min((at for at in wakes if at is not None), default=None)
+        try:
+            async with asyncio.timeout_at(wakes_at):
+                await self._changed.wait()
+        except TimeoutError:
+            return  # One that slept is ready.
+
+    async def _deliver(self, session: Session, parcel: Parcel) -> None:
+        """Try once. Afterwards the parcel is finished, or asleep."""
+        record = parcel.record
+        began = self._loop.time()
+        answer = await self._webhook.post(
+            record, topic=session.topic, key=identity(session.topic, record), attempt=parcel.attempts + 1
+        )
+        session.meter.attempted(self._loop.time() - began)
+        if answer.outcome is Outcome.DELIVERED:
+            session.meter.delivered(record.timestamp)
+            self._finish(session, parcel)
+            return
+        parcel.attempts += 1
+        session.meter.failed()
+        self._leave_alone(answer)
+        pause = (
+            self._retrying.pause(parcel.attempts, asked_seconds=answer.retry_after_seconds)
+            if answer.outcome is Outcome.FAILED
+            else None
+        )
+        where = f"{record.topic}:{record.partition}:{record.offset}"
+        if pause is not None:
+            self._log.info(
+                "delivery_failed",
+                record=where,
+                attempt=parcel.attempts,
+                reason=answer.reason,
+                retry_seconds=round(pause, 3),
+            )
+            session.lanes.later(parcel, self._loop.time() + pause)
+            self._changed.set()
+            return
+        attempts = "1 attempt" if parcel.attempts == 1 else f"{parcel.attempts} attempts"
+        error = UndeliverableError(f"given up after {attempts}: {answer.reason}")
+        if await self._letters.put(record, error):
+            self._log.warning("delivery_given_up", record=where, reason=str(error))
+            session.meter.given_up()
+            self._finish(session, parcel)
+
+    def _leave_alone(self, answer: Answer) -> None:
+        """Let the whole webhook rest where it asked for that: it is not about one record."""
+        if answer.retry_after_seconds:
+            seconds = self._retrying.asked(answer.retry_after_seconds)
+            self._left_alone_until = max(self._left_alone_until, self._loop.time() + seconds)
+
+    def _finish(self, session: Session, parcel: Parcel) -> None:
+        session.lanes.done(parcel)
+        session.finished(parcel)
+        self._changed.set()

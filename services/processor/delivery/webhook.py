@@ -1,0 +1,175 @@
+"""One attempt to deliver a record: a POST of its value, and what the answer means.
+
+Of the record nothing is changed; what else is known of it stands in headers. `Idempotency-Key` as in
+https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from enum import Enum
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import aiohttp
+
+# Of an answer: enough to see what it is about.
+_ANSWER_BYTES = 512
+# Timeout, "the same key is under way", too early, too many. All of 5xx as well.
+_AGAIN = (408, 409, 425, 429)
+_SERVER_ERRORS = 500
+_SUCCESS = range(200, 300)
+
+
+class Outcome(Enum):
+    """What an attempt came to."""
+
+    DELIVERED = "delivered"
+    FAILED = "failed"  # to be tried again
+    REFUSED = "refused"  # no further attempt will help
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an attempt came to, and why.
+
+    Attributes:
+        reason: for the log and the dead letter; without the URL, which may hold a secret.
+        retry_after_seconds: what the webhook asked for, if it did.
+    """
+
+    outcome: Outcome
+    reason: str
+    retry_after_seconds: float | None = None
+
+
+class Webhook:
+    """The receiver of deliveries. To be entered before it is used.
+
+    Args:
+        url: http or https.
+        token: goes as `Authorization: Bearer`.
+        timeout_seconds: of an attempt, from the connection to the end of the answer.
+        connections: how many attempts there are at a time, at most.
+        wall_clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None,
+        timeout_seconds: float,
+        connections: int,
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self._url = url
+        self._headers = {"User-Agent": "tandem", "Content-Type": "application/json"}
+        if token is not None:
+            self._headers["Authorization"] = f"Bearer {token}"
+        self._timeout_seconds = timeout_seconds
+        self._connections = connections
+        self._wall_clock = wall_clock
+        self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def address(self) -> str:
+        """Where it is, without what may be a secret: path, query, user."""
+        parts = urlsplit(self._url)
+        port = f":{parts.port}" if parts.port else ""
+        return f"{parts.scheme}://{parts.hostname}{port}"
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._connections),
+            timeout=aiohttp.ClientTimeout(total=self._timeout_seconds),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def post(self, record: Any, *, topic: str, key: str, attempt: int) -> Answer:
+        """Try once to deliver a record. Failures are answers; nothing but a cancellation is raised.
+
+        Args:
+            record: with partition, offset, timestamp and value.
+            topic: its topic's name, without prefix.
+            key: idempotency key.
+            attempt: from 1 on.
+        """
+        assert self._session is not None, "it was entered"
+        about = {
+            "Idempotency-Key": key,
+            "Tandem-Topic": topic,
+            "Tandem-Partition": str(record.partition),
+            "Tandem-Offset": str(record.offset),
+            "Tandem-Timestamp": str(record.timestamp),
+            "Tandem-Attempt": str(attempt),
+        }
+        try:
+            # A redirect would take the token somewhere else.
+            async with self._session.post(
+                self._url, data=record.value or b"", headers=self._headers | about, allow_redirects=False
+            ) as response:
+                said = await response.content.read(_ANSWER_BYTES)
+                return meaning(
+                    response.status,
+                    response.reason,
+                    said,
+                    response.headers.get("Retry-After"),
+                    self._wall_clock(),
+                )
+        except TimeoutError:
+            return Answer(Outcome.FAILED, f"no answer within {self._timeout_seconds:g} s")
+        except aiohttp.ClientConnectorCertificateError as error:
+            return Answer(Outcome.FAILED, f"its certificate is not accepted: {error.certificate_error}")
+        except aiohttp.ClientConnectorError as error:
+            return Answer(Outcome.FAILED, f"no connection: {_system_says(error.os_error)}")
+        except (aiohttp.ClientError, OSError, ValueError, asyncio.IncompleteReadError) as error:
+            return Answer(Outcome.FAILED, f"no HTTP answer: {type(error).__name__}")
+
+
+def _system_says(error: OSError) -> str:
+    # The event loop puts a text of its own, with the address, in the system's place. Names that can't be
+    # looked up have numbers below 0, and no other text than theirs.
+    known = error.errno is not None and error.errno > 0
+    return os.strerror(error.errno) if known else error.strerror or type(error).__name__  # type: ignore[arg-type]
+
+
+def meaning(status: int, phrase: str | None, said: bytes, retry_after: str | None, now: float) -> Answer:
+    """Return what an HTTP answer with this status, phrase and beginning of a body means.
+
+    `retry_after` is the header, if there is one: seconds, or a date. `now` is in seconds since the epoch.
+    """
+    text = said.decode(errors="replace").strip()
+    reason = f"{status} {phrase or ''}".strip() + (f": {text}" if text else "")
+    if status in _SUCCESS:
+        return Answer(Outcome.DELIVERED, reason)
+    if status in _AGAIN or status >= _SERVER_ERRORS:
+        return Answer(Outcome.FAILED, reason, _seconds(retry_after, now))
+    return Answer(Outcome.REFUSED, reason)
+
+
+def _seconds(value: str | None, now: float) -> float | None:
+    """Return what a Retry-After says, in seconds from now: it is a number, or a date."""
+    if value is None:
+        return None
+    if value.strip().isdecimal():
+        return float(value)
+    try:
+        at = parsedate_to_datetime(value)
+    except ValueError:
+        return None  # Nonsense: the pause is our own.
+    at = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+    return max((at - datetime.fromtimestamp(now, UTC)).total_seconds(), 0.0)
