@@ -171,9 +171,9 @@ class Partition:
         if records:
             self._oldest.append((records[0].timestamp, len(records)))
             self.records += len(records)
-            try:
-                events = list(map(self._decode, map(_value, records)))
-            except UNDECODABLE:
+            events = self._decode_all(records)
+            # Not in the handler: the traceback of one record would show the error of another.
+            if events is None:
                 self._decode_one_by_one(records)
             else:
                 self._admit(Batch(events, records))
@@ -230,6 +230,13 @@ class Partition:
     def _go_on(self, offset: int) -> None:
         self.next_offset = offset
         self.accounts.hold(self._result_settings, offset)
+
+    def _decode_all(self, records: Sequence[Record]) -> list[Any] | None:
+        """Return all events, or None where a record is none."""
+        try:
+            return list(map(self._decode, map(_value, records)))
+        except UNDECODABLE:
+            return None
 
     def _decode_one_by_one(self, records: Sequence[Record]) -> None:
         """Put aside what can't be decoded, and hand on the stretches between in order."""
