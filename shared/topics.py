@@ -13,6 +13,7 @@ SENSOR_STATS = "sensor_stats"
 PROGRESS = "progress"
 DEAD_LETTERS = "dead_letters"
 DELIVERY_DEAD_LETTERS = "delivery_dead_letters"
+DELIVERY_RETRIES = "delivery_retries"
 GENERATOR_LEDGER = "generator_ledger"
 
 INPUTS = (USER_BEHAVIOR, SENSOR_DATA)
@@ -28,6 +29,11 @@ _MEBIBYTE = 2**20
 def changelog_of(input_topic: str) -> str:
     """Return the name of the changelog that belongs to an input topic."""
     return f"processor-{input_topic}-changelog"
+
+
+def handled_of(dead_letters: str) -> str:
+    """Return the name of the topic that says what became of which dead letter."""
+    return f"{dead_letters}-handled"
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,8 @@ def definitions(
     users, sensors = counts[USER_BEHAVIOR], counts[SENSOR_DATA]
     input_policy = _deleted_after(retention_hours * 3_600_000)
     thirty_days = _deleted_after(30 * _DAY_MILLISECONDS)
-    dead_letter_policy = _deleted_after(-1) | {"max.message.bytes": str(2 * DEFAULT_MAX_MESSAGE_BYTES)}
+    letter_bytes = str(2 * DEFAULT_MAX_MESSAGE_BYTES)
+    dead_letter_policy = _deleted_after(-1) | {"max.message.bytes": letter_bytes}
     return [
         TopicDefinition(USER_BEHAVIOR, users, input_policy),
         TopicDefinition(SENSOR_DATA, sensors, input_policy),
@@ -85,7 +92,12 @@ def definitions(
         TopicDefinition(SENSOR_STATS, sensors, _COMPACTED),
         TopicDefinition(PROGRESS, 1, _COMPACTED),
         TopicDefinition(DEAD_LETTERS, max(users, sensors), dead_letter_policy),
+        TopicDefinition(handled_of(DEAD_LETTERS), 1, _COMPACTED),
         TopicDefinition(DELIVERY_DEAD_LETTERS, max(users, sensors), dead_letter_policy),
+        TopicDefinition(handled_of(DELIVERY_DEAD_LETTERS), 1, _COMPACTED),
+        TopicDefinition(
+            DELIVERY_RETRIES, max(users, sensors), thirty_days | {"max.message.bytes": letter_bytes}
+        ),
         TopicDefinition(changelog_of(USER_BEHAVIOR), users, _COMPACTED),
         TopicDefinition(changelog_of(SENSOR_DATA), sensors, _COMPACTED),
         TopicDefinition(GENERATOR_LEDGER, 1, _COMPACTED),

@@ -10,6 +10,7 @@ from services.console.commands.bench import bench_command
 from services.console.commands.check import check_command
 from services.console.commands.config import config_command
 from services.console.commands.demo import demo_command
+from services.console.commands.dlq import dlq_command
 from services.console.commands.groups import groups_command, lag_command
 from services.console.commands.partition import partition_command
 from services.console.commands.sandbox import sandbox_command
@@ -33,6 +34,7 @@ Examples:
   tandem check                 is Kafka there, and is everything in it as it should be?
   tandem topics create         what the services need
   tandem tail purchases -f     records as they come
+  tandem dlq list              what was put aside, and why
   tandem stats --watch         the global view, every second
   tandem verify                recompute everything, and compare
   tandem config                what is set, and where
@@ -61,6 +63,7 @@ for command in (
     stats_command,
     lag_command,
     groups_command,
+    dlq_command,
     verify_command,
     config_command,
     bench_command,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
@@ -162,18 +162,26 @@ class Connection:
             isolation, group_id=group, auto_offset_reset="earliest" if beginning else "latest", **options
         )
 
-    async def producer(self, **options: Any) -> AIOKafkaProducer:
+    async def producer(
+        self, *, doing: str = "connect", needs: Sequence[Permission] = (), **options: Any
+    ) -> AIOKafkaProducer:
         """Return a producer, connected; `options` are the client's own.
+
+        `doing` and `needs` (permissions) are for the message of a refusal.
 
         Raises:
             StopServiceError: Kafka stays away, or refuses us.
         """
-        return await self._started(lambda: self._clients.producer(**options))
+        return await self._started(lambda: self._clients.producer(**options), doing=doing, needs=needs)
 
     async def close(self, reader: Log) -> None:
         """Let go of a reader before the connection ends."""
-        self._open.remove(reader.consumer)
-        await stop_client(reader.consumer, log=self._log)
+        await self.let_go(reader.consumer)
+
+    async def let_go(self, client: Any) -> None:
+        """Stop a client before the connection ends, within seconds."""
+        self._open.remove(client)
+        await stop_client(client, log=self._log)
 
     async def ask(self, call: Callable[[], Awaitable[AnswerT]], *, doing: str) -> AnswerT:
         """Await a request, again after errors, at most as long as an operation may take.
@@ -214,7 +222,9 @@ class Connection:
         read_any_header_name(consumer)
         return consumer
 
-    async def _started(self, make: Callable[[], ClientT]) -> ClientT:
+    async def _started(
+        self, make: Callable[[], ClientT], *, doing: str = "connect", needs: Sequence[Permission] = ()
+    ) -> ClientT:
         seconds, setting = self._patience
         client = await connect(
             make,
@@ -222,7 +232,8 @@ class Connection:
             patience=Patience(seconds, asyncio.get_running_loop().time, setting=setting),
             stopping=asyncio.Event(),  # Nobody sets it: a command that is interrupted is cancelled.
             log=self._log,
-            doing="connect",
+            doing=doing,
+            needs=needs,
         )
         assert client is not None, "only a stop makes connect return nothing"
         self._open.append(client)

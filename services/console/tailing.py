@@ -159,12 +159,12 @@ def as_line(record: Any, *, headers: bool) -> str:
     parts = [
         f"{record.topic}:{record.partition}:{record.offset}",
         _moment(record.timestamp),
-        "-" if key is None else _one_line(key),
-        "-" if value is None else _one_line(value),
+        "-" if key is None else one_line(key),
+        "-" if value is None else one_line(value),
     ]
     lines = ["  ".join(parts)]
     if headers:
-        lines += [f"    {name}: {_one_line(readable(found) or '')}" for name, found in record.headers]
+        lines += [f"    {name}: {one_line(readable(found) or '')}" for name, found in record.headers]
     return "\n".join(lines)
 
 
@@ -176,6 +176,6 @@ def _moment(milliseconds: int) -> str:
     return datetime.fromtimestamp(milliseconds / 1_000, UTC).isoformat(timespec="milliseconds")
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """Return text without line ends and control characters: what is shown must not steer a terminal."""
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)

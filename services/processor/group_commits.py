@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,7 +108,11 @@ class GroupCommits:
         return Writer(assignment.generation, assignment.member, next(self._builds))
 
     async def commit(self, place: TopicPartition, offset: int, *, writer: Writer) -> None:
-        """Commit an offset under the assignment that `writer` was made for.
+        """Commit one offset; see `commit_all`."""
+        await self.commit_all({place: offset}, writer=writer)
+
+    async def commit_all(self, offsets: Mapping[TopicPartition, int], *, writer: Writer) -> None:
+        """Commit offsets, at least one, under the assignment that `writer` was made for.
 
         It waits for ever for a broker that is gone: the caller sets the deadline.
 
@@ -117,9 +121,9 @@ class GroupCommits:
             KafkaError: as the client raises it.
         """
         assignment = self._assignment
-        if assignment is None or not _is_of(writer, assignment) or place not in assignment.places:
-            raise _gone(place)
-        commit = asyncio.ensure_future(assignment.consumer.commit({place: offset}))
+        if assignment is None or not _is_of(writer, assignment) or not offsets.keys() <= assignment.places:
+            raise _gone(offsets)
+        commit = asyncio.ensure_future(assignment.consumer.commit(dict(offsets)))
         self._running.add(commit)
         try:
             await commit
@@ -127,12 +131,12 @@ class GroupCommits:
             this = asyncio.current_task()
             if this is None or this.cancelling():
                 raise
-            raise _gone(place) from None  # `end` did it.
+            raise _gone(offsets) from None  # `end` did it.
         finally:
             self._running.discard(commit)
         # An expired member is without a generation for a moment, and a group without members takes that.
         if self._assignment is not assignment or not _is_current(assignment):
-            raise _gone(place)
+            raise _gone(offsets)
 
 
 def _is_of(writer: Writer, assignment: _Assignment) -> bool:
@@ -144,7 +148,6 @@ def _is_current(assignment: _Assignment) -> bool:
     return bool(assignment.consumer._coordinator.generation == assignment.generation)  # noqa: SLF001
 
 
-def _gone(place: TopicPartition) -> RebuildTaskError:
-    return RebuildTaskError(
-        f"the group has rebalanced: the offset of {place.topic}:{place.partition} is not ours to commit"
-    )
+def _gone(places: Iterable[TopicPartition]) -> RebuildTaskError:
+    names = ", ".join(f"{place.topic}:{place.partition}" for place in places)
+    return RebuildTaskError(f"the group has rebalanced: the offset of {names} is not ours to commit")

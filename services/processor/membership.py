@@ -176,8 +176,10 @@ class Membership:
 
     async def revoked(self, consumer: Any) -> None:
         """Hand over to the tasks, and return when none of them is in a transaction."""
-        await self._on_revoked()
-        self.commits.end()
+        try:
+            await self._on_revoked()
+        finally:
+            self.commits.end()
         is_ours = consumer is self._consumer
         was_dropped = is_ours and consumer._coordinator.generation < 0  # noqa: SLF001
         if was_dropped and await self._is_taken(consumer):

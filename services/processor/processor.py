@@ -105,7 +105,8 @@ class Processor:
         self._stopping = stopping
         self._layout = await persistently(
             lambda: look(self._clients, self._topology, patience=patience, stopping=stopping, log=self._log),
-            patience=patience,
+            # Its own: a connection that succeeds says nothing about the question.
+            patience=self._patience(),
             stopping=stopping,
         )
         if self._layout is None:

@@ -16,6 +16,14 @@ from shared.settings import CommaSeparated, Group, PositiveSeconds
 
 # In the place of names in PROCESSOR_TOPOLOGIES: this process only delivers.
 NO_TOPOLOGY = "none"
+# What comes of delivering; the retries are delivered in any case.
+_NEVER_DELIVERED = frozenset(
+    {
+        topics.DELIVERY_DEAD_LETTERS,
+        topics.DELIVERY_RETRIES,
+        topics.handled_of(topics.DELIVERY_DEAD_LETTERS),
+    }
+)
 # The bounds of the reference system.
 _DEFAULT_THRESHOLDS = {
     "temperature": Thresholds(10.0, 80.0),
@@ -153,6 +161,8 @@ class ProcessorSettings(Group):
         try:
             parts = urlsplit(url.get_secret_value())
             port = parts.port
+            # As a name is looked up: no empty part, none over 63 characters.
+            (parts.hostname or "").encode("idna")
         except ValueError:
             raise ValueError("it is not a URL") from None
         if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
@@ -168,6 +178,14 @@ class ProcessorSettings(Group):
 
     @model_validator(mode="after")
     def _something_to_do(self) -> ProcessorSettings:
+        reserved = _NEVER_DELIVERED.intersection(self.delivery_topics)
+        if reserved:
+            raise ValueError(f"PROCESSOR_DELIVERY_TOPICS: {', '.join(sorted(reserved))} can't be delivered")
+        url = self.delivery_url and urlsplit(self.delivery_url.get_secret_value())
+        if url and self.delivery_token is not None and url.username is not None:
+            raise ValueError(
+                "PROCESSOR_DELIVERY_URL has a user name and PROCESSOR_DELIVERY_TOKEN is set: keep one"
+            )
         if NO_TOPOLOGY in self.topologies:
             if len(self.topologies) > 1:
                 raise ValueError(f"PROCESSOR_TOPOLOGIES: {NO_TOPOLOGY} stands alone")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import ssl
 import threading
@@ -148,9 +149,9 @@ def test_so_many_are_delivered_at_a_time_and_those_of_a_key_in_order(
     assert in_order(receiver)
     took = max(one.ended for one in receiver.received) - min(one.began for one in receiver.received)
     alone = count * seconds
-    assert alone / workers <= took < alone / workers * 1.4, "a worker stood idle"
+    assert alone / workers <= took < alone / workers * 1.6, "a worker stood idle"
     assert service.terminate() == 0
-    assert sum(offset or 0 for offset in committed(kafka, prefix)) == count
+    assert sum(offset or 0 for offset in committed(kafka, prefix)) == count, service.lines()
 
 
 def test_what_is_sent_is_the_record_and_says_where_it_is_from(
@@ -358,19 +359,18 @@ def test_a_stop_ends_what_is_under_way_commits_it_and_leaves_the_rest(
     first = receiver.taken()
     assert set(first.values()) == {1}
     assert len(first) < len(names), "it did not deliver the rest first"
+    # Each key has its turn in the order of the offsets: nothing was delivered above what was not.
+    assert sum(offset or 0 for offset in committed(kafka, prefix)) == len(first)
     receiver.answers = lambda _headers, _body: Reply()
     deliver()
-    # What was delivered above the lowest that was not is delivered once more, and nothing else is.
-    taken = wait_until_taken(receiver, names)
-    again = [name for name, times in taken.items() if times > 1]
-    assert len(again) <= 6
+    assert wait_until_taken(receiver, names) == dict.fromkeys(names, 1)
 
 
 def test_a_second_process_takes_its_share_and_nothing_is_delivered_twice(
     deliver: Start, receiver: Receiver, kafka: Kafka, prefix: str
 ) -> None:
     def slow(_headers: dict[str, str], _body: bytes) -> Reply:
-        time.sleep(0.02)
+        time.sleep(0.05)
         return Reply()
 
     receiver.answers = slow
@@ -399,10 +399,12 @@ def test_no_more_is_read_than_the_window_while_the_webhook_hangs(
 
     receiver.answers = stuck
     names = publish(kafka, prefix, 500)
-    service = deliver(PROCESSOR_DELIVERY_WINDOW_RECORDS=30, PROCESSOR_DELIVERY_TIMEOUT_SECONDS=60)
+    service = deliver(
+        PROCESSOR_DELIVERY_WINDOW_RECORDS=30, PROCESSOR_DELIVERY_TIMEOUT_SECONDS=60, HTTP_STALL_SECONDS=4
+    )
     try:
         poll(lambda: waiting(service) == 60 or None, 30, lambda: str(waiting(service)))
-        time.sleep(1)
+        time.sleep(10)
         assert waiting(service) == 60
         assert service.get("/livez")[0] == 200, "a webhook that hangs is no fault of this process"
     finally:
@@ -434,6 +436,113 @@ def test_purchases_that_the_processor_publishes_are_delivered_by_it(
     text = service.get("/metrics")[1]
     assert f'tandem_processor_deliveries_total{{topic="{prefix}purchases"}} 50.0' in text
     assert service.terminate() == 0
+
+
+def test_of_two_that_stop_together_none_delivers_what_the_other_has(
+    deliver: Start, receiver: Receiver, kafka: Kafka, prefix: str
+) -> None:
+    """The first one drains when the second one's leaving hands its partition on, and the other way round."""
+
+    def slow(_headers: dict[str, str], _body: bytes) -> Reply:
+        time.sleep(0.4)
+        return Reply()
+
+    receiver.answers = slow
+    names = publish(kafka, prefix, 80, keys=80)
+    both = [deliver(), deliver()]
+    poll(lambda: len(receiver.received) >= 10 or None, 40, lambda: "nothing comes")
+    deliver().wait_until_ready()  # There are two partitions: it has none.
+    for service in both:
+        service.terminate_soon()
+    assert [service.wait(20) for service in both] == [0, 0]
+    taken = wait_until_taken(receiver, names, 60)
+    assert taken == dict.fromkeys(names, 1)
+
+
+def test_what_takes_longer_than_a_rebalance_bears_is_cut_off_and_comes_again(
+    deliver: Start, receiver: Receiver, kafka: Kafka, prefix: str
+) -> None:
+    let_go = threading.Event()
+
+    def hanging(_headers: dict[str, str], body: bytes) -> Reply:
+        if json.loads(body)["offset"] == 0 and not let_go.is_set():
+            let_go.wait(60)
+            return Reply(None)
+        return Reply()
+
+    receiver.answers = hanging
+    names = publish(kafka, prefix, 20)
+    slow = {"PROCESSOR_DELIVERY_TIMEOUT_SECONDS": 60, "PROCESSOR_REBALANCE_TIMEOUT_SECONDS": 5}
+    one = deliver(**slow)
+    wait_until_taken(receiver, names[1:])
+    other = deliver(**slow)
+    one.wait_for_line('"delivery_cut_short"')
+    let_go.set()
+    other.wait_for_line('"delivery_begins"')
+    taken = wait_until_taken(receiver, names)
+    assert taken[names[0]] == 1
+    # Its partition was committed up to it: what is behind it comes once more, and nothing else.
+    of_0 = {name for name in names if name.split(":")[2] == "0"}
+    poll(lambda: committed(kafka, prefix) == [10, 10] or None, 20, lambda: str(committed(kafka, prefix)))
+    assert {name for name, times in receiver.taken().items() if times > 1} == of_0 - {names[0]}
+
+
+def test_one_that_was_frozen_past_its_session_delivers_nothing_more(
+    deliver: Start, receiver: Receiver, kafka: Kafka, prefix: str
+) -> None:
+    def slow(_headers: dict[str, str], _body: bytes) -> Reply:
+        time.sleep(0.1)
+        return Reply()
+
+    receiver.answers = slow
+    names = publish(kafka, prefix, 200, keys=200)
+    zombie = deliver()
+    poll(lambda: len(receiver.received) >= 20 or None, 40, lambda: "nothing comes")
+    zombie.pause()
+    time.sleep(1)  # What it had sent is answered.
+    before = receiver.taken()
+    receiver.answers = lambda _headers, _body: Reply()
+    heir = deliver()
+    taken = wait_until_taken(receiver, names, 60)
+    at_end = sum(taken.values())
+    # What was delivered and not committed: half a second of three workers, and what was under way.
+    assert at_end - len(names) <= 25
+    assert len(before) < len(names)
+    zombie.resume()
+    zombie.wait_for_line('"delivery_not_committed"|"assigned"', since=zombie.mark())
+    time.sleep(2)
+    assert sum(receiver.taken().values()) == at_end
+    assert [zombie.terminate(), heir.terminate()] == [0, 0]
+
+
+def test_dead_letters_that_can_not_be_written_end_it_after_their_time_and_lose_nothing(
+    deliver: Start, receiver: Receiver, kafka: Kafka, prefix: str
+) -> None:
+    receiver.answers = lambda _headers, _body: Reply(400)
+    service = deliver(KAFKA_UNAVAILABLE_SECONDS=6, KAFKA_OPERATION_DEADLINE_SECONDS=2)
+    service.wait_for_line('"delivery_begins"')
+    for removed in kafka.admin.delete_topics([f"{prefix}delivery_dead_letters"]).values():
+        removed.result(30)
+    publish(kafka, prefix, 2, keys=1)
+    assert service.wait(40) == 1
+    reason = json.loads(service.lines()[-1])["reason"]
+    assert f"could not write to {prefix}delivery_dead_letters" in reason
+    assert committed(kafka, prefix)[0] in (None, 0)
+
+
+def test_an_answer_that_repeats_the_url_shows_no_secret(
+    deliver: Start, receiver: Receiver, kafka: Kafka, prefix: str
+) -> None:
+    receiver.answers = lambda headers, _body: Reply(
+        404, body=f"Cannot POST /hook?secret=hush with {headers['Authorization']}".encode()
+    )
+    publish(kafka, prefix, 1)
+    service = deliver(PROCESSOR_DELIVERY_TOKEN="t0ken")
+    poll(lambda: given_up(service) or None, 30, lambda: "it is not given up")
+    [letter] = letters(kafka, prefix)
+    assert why(letter) == "given up after 1 attempt: 404 Not Found: Cannot POST ******** with Bearer ********"
+    assert service.terminate() == 0
+    assert not re.search("hush|t0ken", service.log.read_text())
 
 
 @pytest.mark.parametrize("policy", ["stop", "skip"])
@@ -468,6 +577,12 @@ def test_what_retention_removed_stops_it_or_is_skipped(
             {"PROCESSOR_DELIVERY_URL": "ftp://user:hush@host/x"},
             "PROCESSOR_DELIVERY_URL: it has to be http://",
         ),
+        ({"PROCESSOR_DELIVERY_URL": "http://a..hush/"}, "PROCESSOR_DELIVERY_URL: it is not a URL"),
+        (
+            {"PROCESSOR_DELIVERY_URL": "http://me:hush@host/", "PROCESSOR_DELIVERY_TOKEN": "hush"},
+            "has a user name and PROCESSOR_DELIVERY_TOKEN is set",
+        ),
+        ({"PROCESSOR_DELIVERY_TOPICS": "purchases,delivery_retries"}, "delivery_retries can't be delivered"),
         ({"PROCESSOR_DELIVERY_URL": "http://[hush"}, "PROCESSOR_DELIVERY_URL: it is not a URL"),
         ({"PROCESSOR_DELIVERY_TOKEN": "hush hush"}, "PROCESSOR_DELIVERY_TOKEN: it has to be printable"),
         ({"PROCESSOR_DELIVERY_URL": ""}, "PROCESSOR_TOPOLOGIES=none needs PROCESSOR_DELIVERY_URL"),

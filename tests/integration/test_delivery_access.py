@@ -1,4 +1,4 @@
-"""What the operations guide grants to the delivery is enough, and each of it is needed."""
+"""What the operations guide grants to delivery and `tandem dlq` is enough, and each of it is needed."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tests.verifier.polling import poll
 
 DELIVERY = documented("delivery")
 DEAD_LETTERS = "delivery_dead_letters"
+TOPICS = ("purchases", "alerts", "delivery_retries")
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -31,7 +32,7 @@ def receiver() -> Iterator[Receiver]:
 
 def publish(guarded: Guarded, prefix: str, text: str) -> None:
     producer = Producer({"bootstrap.servers": guarded.inside})
-    for topic in ("purchases", "alerts"):
+    for topic in TOPICS:
         producer.produce(prefix + topic, json.dumps({"text": text}), "k", partition=0)
     assert producer.flush(30) == 0
 
@@ -58,7 +59,7 @@ def test_a_permission_of_the_delivery_that_is_missing_or_taken_back_is_named_and
 
     guarded.grant(prefix, [needed])
     service = deliver(guarded, prefix, receiver)
-    poll(lambda: len(receiver.taken()) == 2 or None, 30, lambda: str(receiver.taken()))
+    poll(lambda: len(receiver.taken()) == len(TOPICS) or None, 30, lambda: str(receiver.taken()))
     guarded.revoke(prefix, [needed])
     publish(guarded, prefix, "refuse" if needed.name == DEAD_LETTERS else "second")
     taken_back = last_words(service, code=1)
@@ -67,6 +68,53 @@ def test_a_permission_of_the_delivery_that_is_missing_or_taken_back_is_named_and
     guarded.grant(prefix, [needed])
     again = deliver(guarded, prefix, receiver)
     publish(guarded, prefix, "third")
-    taken = 4 if needed.name == DEAD_LETTERS else 6
+    taken = (2 if needed.name == DEAD_LETTERS else 3) * len(TOPICS)
     poll(lambda: len(receiver.taken()) == taken or None, 30, lambda: str(receiver.taken()))
     assert again.terminate() == 0
+
+
+def write_letters(guarded: Guarded, prefix: str) -> None:
+    producer = Producer({"bootstrap.servers": guarded.inside})
+    for letters, source in (("dead_letters", "user_behavior"), ("delivery_dead_letters", "purchases")):
+        about = {"topic": prefix + source, "partition": "0", "offset": "0"}
+        headers = [(f"__streams.errors.{name}", value.encode()) for name, value in about.items()]
+        producer.produce(prefix + letters, b"{}", partition=0, headers=headers)
+    assert producer.flush(30) == 0
+
+
+def dlq(guarded: Guarded, prefix: str, *arguments: str) -> tuple[int, list[str]]:
+    run = guarded.service(
+        guarded.command("tandem", "dlq", *arguments),
+        prefix,
+        principal="mender",
+        HTTP_PORT=None,
+        LOG_FORMAT=None,
+        KAFKA_OPERATION_DEADLINE_SECONDS=5,
+    )
+    return run.wait(60), run.lines()
+
+
+def test_what_the_guide_grants_for_letters_is_enough(guarded: Guarded, prefix: str) -> None:
+    guarded.make_topics(prefix)
+    guarded.grant(prefix, documented("mender"))
+    write_letters(guarded, prefix)
+    for more in ((), ("--delivery",)):
+        code, lines = dlq(guarded, prefix, "retry", "--all", "--json", *more)
+        assert (code, lines) == (0, ['{"retried":1,"handled_before":0,"left_out":0}'])
+
+
+# No letter of these comes from sensor_data: user_behavior stands for both.
+WRITES = [one for one in documented("mender") if one.operation == "Write" and one.name != "sensor_data"]
+
+
+@pytest.mark.parametrize("needed", WRITES, ids=str)
+def test_a_permission_for_letters_that_is_missing_is_named(
+    guarded: Guarded, prefix: str, needed: Grant
+) -> None:
+    guarded.make_topics(prefix)
+    guarded.grant(prefix, [one for one in documented("mender") if one != needed])
+    write_letters(guarded, prefix)
+    more = ("--delivery",) if "delivery" in needed.name else ()
+    code, lines = dlq(guarded, prefix, "retry", "--all", *more)
+    assert code == 1
+    assert f"{needed.operation} on {needed.kind} {prefix}{needed.name}" in "".join(lines), lines

@@ -48,6 +48,7 @@ CLIENTS = {
 }
 
 _STEP = "a step of `commit` or `claim`, which have a deadline around all of theirs"
+_ALL_OF_IT = "`_send_or_abort` has a deadline around it"
 # Module, function, what is awaited: why it ends all the same.
 BOUNDED = {
     ("shared.connecting", "_start", "start"): "asyncio.wait with a timeout, and cancelled after it",
@@ -56,8 +57,8 @@ BOUNDED = {
     ("services.processor.__main__", "_run_all", "asyncio.gather"): "our own tasks; each stops in its time",
     ("services.processor.delivery.part", "Delivery.run", "asyncio.gather"): "our own; each stops in its time",
     ("services.processor.at_least_once", "AtLeastOnce._send_in_order", "send_batch"): _STEP,
-    ("services.processor.group_commits", "GroupCommits.commit", "commit"): _STEP,
-    ("services.processor.group_commits", "GroupCommits.commit", "await commit"): _STEP,
+    ("services.processor.group_commits", "GroupCommits.commit_all", "commit"): _STEP,
+    ("services.processor.group_commits", "GroupCommits.commit_all", "await commit"): _STEP,
     ("services.processor.guarantee", "OneProducer._send", "send_batch"): _STEP,
     ("services.processor.exactly_once", "ExactlyOnce.begin", "begin_transaction"): _STEP,
     ("services.processor.exactly_once", "ExactlyOnce.send_offsets", "send_offsets_to_transaction"): _STEP,
@@ -79,6 +80,10 @@ BOUNDED = {
         "DeliveryBounds ends it while the generator lives, the drain's and the last words' deadlines then"
     ),
     ("services.console.running", "_interruptible", "await task"): "the whole command",
+    ("services.console.redriving", "Redriver._send", "begin_transaction"): _ALL_OF_IT,
+    ("services.console.redriving", "Redriver._send", "send"): _ALL_OF_IT,
+    ("services.console.redriving", "Redriver._send", "asyncio.gather"): _ALL_OF_IT,
+    ("services.console.redriving", "Redriver._send", "commit_transaction"): _ALL_OF_IT,
     ("services.console.checking", "check", "asyncio.gather"): "`_reach` has a deadline around its connection",
 }
 

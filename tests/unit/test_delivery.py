@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from services.processor.delivery.identity import identity
 from services.processor.delivery.lanes import Lanes, Parcel
+from services.processor.delivery.original import original
 from services.processor.delivery.retrying import Retrying
 from services.processor.delivery.unfinished import Unfinished
 from services.processor.delivery.webhook import Answer, Outcome, meaning
@@ -28,6 +29,11 @@ class Made:
     partition: int = 0
 
 
+def made(offset: int, key: bytes | None) -> Parcel:
+    record = Made(offset, key)
+    return Parcel(record, record)
+
+
 @given(
     keys=st.lists(st.sampled_from([b"a", b"b", b"c", None]), max_size=30),
     workers=st.integers(1, 5),
@@ -37,7 +43,7 @@ def test_each_key_keeps_its_order_and_everything_is_delivered(
     keys: list[bytes | None], workers: int, chance: Random
 ) -> None:
     lanes = Lanes()
-    parcels = [Parcel(Made(offset, key)) for offset, key in enumerate(keys)]
+    parcels = [made(offset, key) for offset, key in enumerate(keys)]
     to_come = list(parcels)
     under_way: list[Parcel] = []
     done: list[Parcel] = []
@@ -68,7 +74,7 @@ def test_each_key_keeps_its_order_and_everything_is_delivered(
 
 def test_who_sleeps_is_not_taken_before_its_time_and_holds_up_its_key_only() -> None:
     lanes = Lanes()
-    first, second, other = (Parcel(Made(0, b"k")), Parcel(Made(1, b"k")), Parcel(Made(2, b"o")))
+    first, second, other = (made(0, b"k"), made(1, b"k"), made(2, b"o"))
     for parcel in (first, second, other):
         lanes.put(parcel)
     assert lanes.take(0) is first
@@ -99,12 +105,21 @@ def test_what_may_be_committed_is_below_the_lowest_that_is_not_finished(
         unfinished.read(offset)
     unfinished.passed(offset + 3)
     left = set(offsets)
+    committed = start
     for one in chance.sample(offsets, len(offsets)):
         assert unfinished.committable == min(left)
         unfinished.finish(one)
         left.discard(one)
-        assert len(unfinished) == len([it for it in offsets if not left or it >= min(left)]) * bool(left)
+        if chance.random() < 0.3:
+            committed = unfinished.committable
+            unfinished.committed(committed)
+        assert len(unfinished) == len([it for it in offsets if it >= committed])
+        assert unfinished.uncommitted == len(
+            [it for it in offsets if committed <= it < min(left, default=it + 1)]
+        )
     assert unfinished.committable == max(offset + 3, start)
+    unfinished.committed(unfinished.committable)
+    assert len(unfinished) == 0
 
 
 def test_pauses_double_are_shortened_at_random_and_bounded() -> None:
@@ -148,6 +163,31 @@ def test_what_can_not_be_read_is_known_by_its_place(value: bytes | None) -> None
         assert identity(topic, Made(5, value=value)) == "t:0:5"
 
 
+def test_a_retry_is_known_by_what_it_was_and_carries_no_trace_of_it() -> None:
+    place = [("__streams.errors.topic", b"x.alerts"), ("__streams.errors.partition", b"3")]
+    own = [("trace", b"1"), ("tandem.retried", b"x.delivery_dead_letters:0:1")]
+    retry = Retry(8, (*own, *place, ("__streams.errors.offset", b"12")))
+    found = original(retry)
+    assert (found.topic, found.partition, found.offset) == ("x.alerts", 3, 12)
+    assert found.headers == (("trace", b"1"),)
+    assert (found.key, found.value, found.timestamp) == (b"k", b"{}", 77)
+    bare = original(Retry(8, (*own, *place)))
+    assert (bare.topic, bare.partition, bare.offset) == ("t", 0, 8), "a place is whole, or it is its own"
+
+
+@dataclass(frozen=True)
+class Retry:
+    """A record of the retries."""
+
+    offset: int
+    headers: tuple[tuple[str, bytes | None], ...]
+    key: bytes | None = b"k"
+    value: bytes | None = b"{}"
+    topic: str = "t"
+    partition: int = 0
+    timestamp: int = 77
+
+
 NOW = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
 
 
@@ -160,7 +200,7 @@ NOW = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
     ],
 )
 def test_what_a_status_means(status: int, outcome: Outcome) -> None:
-    assert meaning(status, "Phrase", b"", None, NOW) == Answer(outcome, f"{status} Phrase")
+    assert meaning(status, "Phrase", "", None, NOW) == Answer(outcome, f"{status} Phrase")
 
 
 @pytest.mark.parametrize(
@@ -173,10 +213,12 @@ def test_what_a_status_means(status: int, outcome: Outcome) -> None:
         ("Tue, 14 Nov 2023 22:14:20 -0000", 60.0),
         ("Tue, 14 Nov 2023 22:12:20 GMT", 0.0),
         ("soon", None),
+        ("Tue, 14 Nov 99999999999999999999 22:13:20 GMT", None),
+        ("9" * 400, float("inf")),
         ("-5", None),
         ("", None),
         (None, None),
     ],
 )
 def test_what_retry_after_means(retry_after: str | None, seconds: float | None) -> None:
-    assert meaning(503, None, b"x", retry_after, NOW) == Answer(Outcome.FAILED, "503: x", seconds)
+    assert meaning(503, "", "x", retry_after, NOW) == Answer(Outcome.FAILED, "503: x", seconds)

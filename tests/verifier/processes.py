@@ -111,6 +111,10 @@ class Service:
         self._signal(signal.SIGTERM)
         return self.wait(timeout_seconds)
 
+    def terminate_soon(self) -> None:
+        """Ask it to stop with SIGTERM, and wait for nothing."""
+        self._signal(signal.SIGTERM)
+
     def pause(self) -> None:
         """Freeze it with SIGSTOP."""
         self._signal(signal.SIGSTOP)

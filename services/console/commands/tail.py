@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import click
 from aiokafka.structs import TopicPartition
 
+from services.console.commands.options import parsed
 from services.console.connection import Connection, Isolation, Log
 from services.console.following import places_of
 from services.console.membership import Handling, Member, consume
@@ -41,26 +41,12 @@ _LAST_ONES = Start("last", 10)
 _COMMIT_EVERY = 10
 
 
-def _parsed(parse: Callable[[str], Any]) -> Callable[..., Any]:
-    """Return a callback of click's that says what is wrong with an option."""
-
-    def callback(_context: click.Context, _parameter: click.Parameter, given: Any) -> Any:
-        if given is None:
-            return None
-        try:
-            return [parse(one) for one in given] if isinstance(given, tuple) else parse(given)
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from error
-
-    return callback
-
-
 @click.command("tail", epilog=_EXAMPLES)
 @click.argument("names", metavar="TOPIC...", nargs=-1, required=True)
 @click.option(
     "--from",
     "start",
-    callback=_parsed(parse_start),
+    callback=parsed(parse_start),
     help="beginning, end, an offset, -N for the last N (default: -10), or a time (ISO 8601); of each "
     "partition. With --group beginning (default) or end, where nothing was committed.",
 )
@@ -73,7 +59,7 @@ def _parsed(parse: Callable[[str], Any]) -> Callable[..., Any]:
     "conditions",
     metavar="FIELD=VALUE",
     multiple=True,
-    callback=_parsed(parse_condition),
+    callback=parsed(parse_condition),
     help="Only JSON objects with this field; all of them where there are several.",
 )
 @click.option("--headers", is_flag=True, help="Show headers too.")

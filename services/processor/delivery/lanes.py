@@ -19,10 +19,12 @@ class Parcel:
 
     Attributes:
         record: as the client gives it.
+        sent_as: what is delivered; for a retry, what the record was at first.
         attempts: how many have failed.
     """
 
     record: Any
+    sent_as: Any
     attempts: int = 0
 
     @property

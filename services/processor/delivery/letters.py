@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -11,7 +12,7 @@ from services.processor.dead_letters import dead_letter
 from services.processor.sending import FAILURES, Limits, TooLargeError, failure, placed
 from services.processor.topology import Place
 from shared.connecting import Patience, connect, stop_client
-from shared.errors import KafkaUnavailableError, RejectedError, StopServiceError
+from shared.errors import KafkaUnavailableError, RebuildTaskError, RejectedError, StopServiceError
 from shared.kafka import KafkaClients, Permission
 from shared.logs import Logger
 
@@ -27,6 +28,7 @@ class DeadLetters:
         topic: full name.
         partitions: how many it has.
         limit_bytes: the largest message it takes.
+        patience: makes the measure of how long an absent Kafka is borne.
         stopping: cuts waiting for Kafka short.
     """
 
@@ -37,15 +39,17 @@ class DeadLetters:
         topic: str,
         partitions: int,
         limit_bytes: int,
-        patience: Patience,
+        patience: Callable[[], Patience],
         stopping: asyncio.Event,
         log: Logger,
     ) -> None:
         self._clients = clients
         self._topic = topic
         self._partitions = partitions
-        self._limits = Limits(limit_bytes)
-        self._patience = patience
+        self._limit_bytes = limit_bytes
+        self._make_patience = patience
+        # Of writing; a connection that succeeds is not yet a letter that is written.
+        self._patience = patience()
         self._stopping = stopping
         self._log = log
         self._producer: AIOKafkaProducer | None = None
@@ -59,17 +63,18 @@ class DeadLetters:
             StopServiceError: Kafka refuses it, or has been away for `KAFKA_UNAVAILABLE_SECONDS`.
         """
         async with self._turn:
+            limits = Limits(self._limit_bytes)
             while not self._stopping.is_set():
                 try:
-                    if await self._try(record, error):
+                    if await self._try(record, error, limits):
                         self._patience.worked()
                         return True
                 except TooLargeError as too_large:
-                    if self._limits.batch_bytes == 1:
+                    if limits.batch_bytes == 1:
                         raise StopServiceError(
                             f"{self._topic} takes no dead letter: {too_large}"
                         ) from too_large
-                    self._limits = self._limits.lowered()
+                    limits = limits.lowered()
                 except KafkaUnavailableError as away:
                     seconds = self._patience.failed(str(away))
                     self._log.warning("dead_letter_waits", reason=str(away), retry_seconds=seconds)
@@ -82,7 +87,7 @@ class DeadLetters:
         if producer is not None:
             await stop_client(producer, log=self._log)
 
-    async def _try(self, record: Any, error: UndeliverableError) -> bool:
+    async def _try(self, record: Any, error: UndeliverableError, limits: Limits) -> bool:
         """Write one; False where there is no producer because of the stop.
 
         Raises:
@@ -94,7 +99,7 @@ class DeadLetters:
             self._producer = await connect(
                 lambda: self._clients.producer(enable_idempotence=True, acks="all"),
                 self._clients.settings,
-                patience=self._patience,
+                patience=self._make_patience(),
                 stopping=self._stopping,
                 log=self._log,
                 doing=f"write to {self._topic}",
@@ -103,10 +108,13 @@ class DeadLetters:
         if self._producer is None:
             return False
         place = Place(record.topic, record.partition)
-        letter = dead_letter(record, place, error, limit_bytes=self._limits.dead_letter_bytes)
+        letter = dead_letter(record, place, error, limit_bytes=limits.dead_letter_bytes)
         try:
             async with asyncio.timeout(self._clients.settings.operation_deadline_seconds):
                 await placed(self._producer, letter, self._topic, record.partition % self._partitions)
+        except RebuildTaskError:
+            # Kafka does not say where it is because it had it already: a repeated request.
+            return True
         except FAILURES as trouble:
             # After a failure it is of no further use: its numbers may be out of step.
             await self.close()

@@ -25,6 +25,8 @@ from shared.kafka import KafkaClients, Permission
 from shared.logs import Logger
 from shared.metrics import DeliveryMetrics
 
+_NAME = "delivery"
+
 
 class Delivery:
     """Delivers the topics of `PROCESSOR_DELIVERY_TOPICS` to `PROCESSOR_DELIVERY_URL`.
@@ -52,6 +54,8 @@ class Delivery:
         self._patience = patience
         self._health = health
         self._log = log
+        # Before the process says that it is ready.
+        health.not_ready(_NAME, "looking at its topics")
         token = settings.delivery_token
         self._webhook = Webhook(
             settings.delivery_url.get_secret_value(),
@@ -69,7 +73,7 @@ class Delivery:
                 wall_clock=time.time,
                 log=log,
             )
-            for topic in settings.delivery_topics
+            for topic in (*settings.delivery_topics, topics.DELIVERY_RETRIES)
         }
 
     def figures(self) -> dict[str, Any]:
@@ -99,12 +103,20 @@ class Delivery:
             workers=settings.worker_count,
         )
         async with self._webhook:
-            pool = Pool(settings.worker_count, self._webhook, retrying, letters, log=self._log)
+            pool = Pool(
+                settings.worker_count,
+                self._webhook,
+                retrying,
+                letters,
+                prefix=self._clients.settings.topic_prefix,
+                log=self._log,
+            )
             working = asyncio.create_task(pool.run(), name="delivery workers")
             jobs = [
                 asyncio.create_task(self._topic(topic, pool).run(stopping), name=f"delivery of {topic}")
                 for topic in self._meters
             ]
+            self._health.ready(_NAME)
             try:
                 await asyncio.wait({working, *jobs}, return_when=asyncio.FIRST_COMPLETED)
                 # The workers end by themselves only in failure, and a topic also where it is told to stop.
@@ -141,7 +153,8 @@ class Delivery:
                 stopping=stopping,
                 log=self._log,
             ),
-            patience=patience,
+            # Its own: a connection that succeeds says nothing about the question.
+            patience=self._patience(),
             stopping=stopping,
         )
         if described is None:
@@ -151,7 +164,7 @@ class Delivery:
             topic=letters,
             partitions=described.counts[letters],
             limit_bytes=described.message_bytes(letters),
-            patience=self._patience(),
+            patience=self._patience,
             stopping=stopping,
             log=self._log,
         )

@@ -26,6 +26,9 @@ class Session(Protocol):
     def lanes(self) -> Lanes:
         """What is to be delivered."""
 
+    def take(self, now: float) -> Parcel | None:
+        """Return a parcel that may be delivered now."""
+
     @property
     def meter(self) -> DeliveryMeter:
         """Told what comes of it."""
@@ -39,12 +42,21 @@ class Pool:
 
     Args:
         workers: how many.
+        prefix: of every topic, `KAFKA_TOPIC_PREFIX`.
         letters: where goes what is given up.
     """
 
     def __init__(
-        self, workers: int, webhook: Webhook, retrying: Retrying, letters: DeadLetters, *, log: Logger
+        self,
+        workers: int,
+        webhook: Webhook,
+        retrying: Retrying,
+        letters: DeadLetters,
+        *,
+        prefix: str,
+        log: Logger,
     ) -> None:
+        self._prefix = prefix
         self._workers = workers
         self._webhook = webhook
         self._retrying = retrying
@@ -83,6 +95,14 @@ class Pool:
             self._log.warning("delivery_cut_short", topic=session.topic, attempts=len(late), seconds=seconds)
             await asyncio.wait(late)
 
+    def cut_off(self, session: Session) -> None:
+        """Cut off what is under way for a session; it is tried again when the session gives it out again."""
+        running = [attempt for attempt, of in self._under_way.items() if of is session]
+        for attempt in running:
+            attempt.cancel()
+        if running:
+            self._log.warning("delivery_cut_short", topic=session.topic, attempts=len(running))
+
     async def run(self) -> None:
         """Deliver until cancelled.
 
@@ -111,7 +131,11 @@ class Pool:
             finally:
                 self._under_way.pop(attempt, None)
                 attempt.cancel()
-            if not attempt.cancelled():
+            if attempt.cancelled():
+                # The receiver may have taken it all the same: its key tells.
+                session.lanes.later(parcel, self._loop.time())
+                self._changed.set()
+            else:
                 attempt.result()
 
     async def _next(self) -> tuple[Session, Parcel]:
@@ -122,7 +146,7 @@ class Pool:
                 for _ in range(len(self._sessions)):
                     session = self._sessions[0]
                     self._sessions.rotate(-1)
-                    parcel = session.lanes.take(now)
+                    parcel = session.take(now)
                     if parcel is not None:
                         return session, parcel
             await self._something_changes(now)
@@ -142,11 +166,18 @@ class Pool:
 
     async def _deliver(self, session: Session, parcel: Parcel) -> None:
         """Try once. Afterwards the parcel is finished, or asleep."""
-        record = parcel.record
+        record = parcel.sent_as
+        topic = record.topic.removeprefix(self._prefix)
+        about = {
+            "Idempotency-Key": identity(topic, record),
+            "Tandem-Topic": topic,
+            "Tandem-Partition": str(record.partition),
+            "Tandem-Offset": str(record.offset),
+            "Tandem-Timestamp": str(record.timestamp),
+            "Tandem-Attempt": str(parcel.attempts + 1),
+        }
         began = self._loop.time()
-        answer = await self._webhook.post(
-            record, topic=session.topic, key=identity(session.topic, record), attempt=parcel.attempts + 1
-        )
+        answer = await self._webhook.post(record.value or b"", about)
         session.meter.attempted(self._loop.time() - began)
         if answer.outcome is Outcome.DELIVERED:
             session.meter.delivered(record.timestamp)

@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from aiokafka.structs import TopicPartition
 
+from services.processor.delivery.committing import Committer
 from services.processor.delivery.lanes import Lanes, Parcel
 from services.processor.delivery.meter import DeliveryMeter
+from services.processor.delivery.original import original
 from services.processor.delivery.pool import Pool
-from services.processor.delivery.unfinished import Unfinished
 from services.processor.keeper import pause
 from services.processor.membership import Membership
-from services.processor.replay import Writer
 from services.processor.sending import FAILURES
 from services.processor.settings import ProcessorSettings
+from shared import topics
 from shared.connecting import Patience, stop_client
-from shared.errors import KafkaUnavailableError, RebuildTaskError, StopServiceError, TandemError
+from shared.errors import KafkaUnavailableError, StopServiceError, TandemError
 from shared.kafka import Permission, refusal
 from shared.logs import Logger
 
 # How long getmany waits at most: also how long the end of a session goes unnoticed.
 _POLL_SECONDS = 0.2
 _RECORDS_AT_ONCE = 500
-_COMMIT_SECONDS = 0.5
 
 
 class DeliverySession:
@@ -60,6 +61,7 @@ class DeliverySession:
         log: Logger,
     ) -> None:
         self.topic = topic
+        self._sent_as: Callable[[Any], Any] = original if topic == topics.DELIVERY_RETRIES else _itself
         self.lanes = Lanes()
         self.meter = meter
         self._places = list(places)
@@ -74,11 +76,22 @@ class DeliverySession:
         self._log = log
         self._ended = asyncio.Event()
         self._has_room = asyncio.Event()
-        self._unfinished: dict[TopicPartition, Unfinished] = {}
-        self._committed: dict[TopicPartition, int | None] = {}
-        self._writers: dict[TopicPartition, Writer] = {}
         self._needs = [Permission("Read", "topic", place.topic) for place in self._places[:1]]
         self._needs.append(Permission("Read", "group", group))
+        self._committer = Committer(
+            membership.commits,
+            topic=topic,
+            group=group,
+            lease_seconds=settings.session_timeout_seconds,
+            deadline_seconds=deadline_seconds,
+            needs=self._needs,
+            is_wanted=lambda: self.lanes.records > 0,
+            on_lease=pool.wake,
+            on_lost=lambda: pool.cut_off(self),
+            on_committed=self._has_room.set,
+            log=log,
+        )
+        self._unfinished = self._committer.unfinished
 
     async def run(self) -> None:
         """Read and commit until `end`.
@@ -90,9 +103,10 @@ class DeliverySession:
             return
         consumer: AIOKafkaConsumer | None = None
         self._pool.add(self)
-        committing = asyncio.create_task(self._keep_committing(), name=f"commits of {self.topic}")
+        committing = asyncio.create_task(self._committer.run(), name=f"commits of {self.topic}")
         try:
             while not self._ended.is_set():
+                self._on_round()
                 if committing.done():
                     committing.result()
                 try:
@@ -116,23 +130,38 @@ class DeliverySession:
             if consumer is not None:
                 await stop_client(consumer, log=self._log)
 
-    async def end(self, *, seconds: float) -> None:
-        """Begin nothing more, let what is under way end within `seconds`, and commit what is finished."""
+    async def end(self, *, seconds: float, commit_seconds: float) -> None:
+        """Begin nothing more, let what is under way end within `seconds`, and commit what is finished.
+
+        May be called again meanwhile, with less time: the shorter one counts.
+        """
         self._ended.set()
         await self._pool.remove(self, seconds=seconds)
         try:
-            await self._commit()
+            await self._committer.commit(seconds=commit_seconds)
         except TandemError as error:
             # Whoever has the partitions next delivers it once more, with the same keys.
             self._log.warning("delivery_not_committed", topic=self.topic, reason=str(error))
         self.meter.waiting(0)
 
+    def take(self, now: float) -> Parcel | None:
+        """Return a parcel that may be delivered now; none while it is not known that we are a member."""
+        if self._committer.has_lease:
+            return self.lanes.take(now)
+        if self.lanes.records:
+            self._committer.commit_soon()
+        return None
+
     def finished(self, parcel: Parcel) -> None:
         """Note that a parcel was delivered, or is in the dead letters."""
         record = parcel.record
-        self._unfinished[TopicPartition(record.topic, record.partition)].finish(record.offset)
+        unfinished = self._unfinished[TopicPartition(record.topic, record.partition)]
+        unfinished.finish(record.offset)
         self.meter.waiting(self.lanes.records)
         self._has_room.set()
+        # What is finished and not committed takes room, too.
+        if unfinished.uncommitted * 2 >= self._settings.delivery_window_records:
+            self._committer.commit_soon()
 
     # --- Where reading begins ---------------------------------------------------------------------------
 
@@ -140,19 +169,22 @@ class DeliverySession:
         """Seek to what comes next: after a failure behind what was read, else to the committed offsets."""
         consumer.assign(self._places)
         for place in self._places:
+            self._on_round()
             if place not in self._unfinished:
-                self._writers[place] = self._membership.commits.writer(place)
                 committed = await self._ask_committed(place)
                 offset = await self._first_offset(consumer, place) if committed is None else committed
-                self._committed[place] = committed
-                self._unfinished[place] = Unfinished(offset)
+                if self._ended.is_set():
+                    return
+                self._committer.begin(place, offset, committed=committed)
                 self._log.info("delivery_begins", input=_name(place), offset=offset, committed=committed)
             consumer.seek(place, self._unfinished[place].position)
 
     async def _first_offset(self, consumer: AIOKafkaConsumer, place: TopicPartition) -> int:
         low, high = await self._range(consumer, place)
-        # The one that is committed next: whoever comes after this one begins there, too.
-        return low if self._settings.start == "earliest" else high
+        # The one that is committed next: whoever comes after this one begins there, too. What an operator
+        # has sent again is wanted in any case.
+        is_wanted = self._settings.start == "earliest" or self.topic == topics.DELIVERY_RETRIES
+        return low if is_wanted else high
 
     async def _range(self, consumer: AIOKafkaConsumer, place: TopicPartition) -> tuple[int, int]:
         try:
@@ -176,7 +208,7 @@ class DeliverySession:
         """Read what there is room for."""
         self._has_room.clear()
         rooms = self._rooms()
-        if not rooms:
+        if not rooms or self._ended.is_set():
             await self._room()
             return
         try:
@@ -191,15 +223,17 @@ class DeliverySession:
             return
         except KafkaError as error:
             raise self._failure(error, f"read topic {self.topic}") from error
+        if self._ended.is_set():
+            return
         for place, records in fetched.items():
             unfinished = self._unfinished[place]
             for record in records:
                 unfinished.read(record.offset)
-                self.lanes.put(Parcel(record))
-        await self._pass_markers(consumer, rooms)
+                self.lanes.put(Parcel(record, self._sent_as(record)))
         if fetched:
             self.meter.waiting(self.lanes.records)
             self._pool.wake()
+        await self._pass_markers(consumer, rooms)
 
     async def _pass_markers(self, consumer: AIOKafkaConsumer, places: Iterable[TopicPartition]) -> None:
         """Note what is behind the last records: a transaction leaves its marker there."""
@@ -219,7 +253,7 @@ class DeliverySession:
         return {place: room for place, room in rooms.items() if room > 0}
 
     async def _room(self) -> None:
-        """Wait until a parcel is finished, or the time of a poll."""
+        """Wait until a parcel is finished or committed, or the time of a poll."""
         try:
             async with asyncio.timeout(_POLL_SECONDS):
                 await self._has_room.wait()
@@ -228,7 +262,7 @@ class DeliverySession:
 
     async def _out_of_range(self, consumer: AIOKafkaConsumer) -> None:
         """The log does not hold a position: stop, or go on from its start, as the settings say."""
-        for place, unfinished in self._unfinished.items():
+        for place, unfinished in list(self._unfinished.items()):
             low, high = await self._range(consumer, place)
             offset = unfinished.position
             if low <= offset <= high:
@@ -249,45 +283,13 @@ class DeliverySession:
             unfinished.passed(low)
             consumer.seek(place, low)
 
-    # --- Committing -------------------------------------------------------------------------------------
-
-    async def _keep_committing(self) -> None:
-        while True:
-            await pause(_COMMIT_SECONDS, self._ended)
-            if self._ended.is_set():
-                return
-            self._on_round()
-            try:
-                await self._commit()
-            except KafkaUnavailableError as error:
-                # What is not committed is tried again with the next round; the watch keeps the patience.
-                self._log.warning("delivery_not_committed", topic=self.topic, reason=str(error))
-            except RebuildTaskError:
-                return  # The assignment is gone: the next session begins with what is committed.
-
-    async def _commit(self) -> None:
-        """Commit what moved.
-
-        Raises:
-            RebuildTaskError: the assignment is gone.
-            KafkaUnavailableError: no answer.
-            StopServiceError: Kafka refuses.
-        """
-        for place, unfinished in self._unfinished.items():
-            offset = unfinished.committable
-            if offset == self._committed[place]:
-                continue
-            commit = self._membership.commits.commit(place, offset, writer=self._writers[place])
-            try:
-                async with asyncio.timeout(self._deadline_seconds):
-                    await commit
-            except FAILURES as error:
-                raise self._failure(error, f"commit as group {self._group}") from error
-            self._committed[place] = offset
-
     def _failure(self, error: BaseException, doing: str) -> TandemError:
         refused = refusal(error, doing=doing, needs=self._needs)
         return refused or KafkaUnavailableError(f"could not {doing}: {error!r}")
+
+
+def _itself(record: Any) -> Any:
+    return record
 
 
 def _name(place: TopicPartition) -> str:

@@ -6,7 +6,7 @@ from collections import deque
 
 
 class Unfinished:
-    """The records of one partition from the lowest that is not finished on.
+    """The records of one partition from the committed offset on.
 
     Args:
         offset: where reading begins.
@@ -17,12 +17,15 @@ class Unfinished:
 
     def __init__(self, offset: int) -> None:
         self.position = offset
+        # In order: what is finished and not committed; from the first that is not finished on; of those,
+        # what is finished all the same.
+        self._below: deque[int] = deque()
         self._offsets: deque[int] = deque()
         self._finished: set[int] = set()
 
     def __len__(self) -> int:
-        """Return how many records were read and can't be committed yet, finished ones included."""
-        return len(self._offsets)
+        """Return how many records were read and are not committed."""
+        return len(self._below) + len(self._offsets)
 
     def read(self, offset: int) -> None:
         """Note that the record at `offset`, higher than all before, was read."""
@@ -37,7 +40,19 @@ class Unfinished:
         """Note that a record that was read needs nothing more."""
         self._finished.add(offset)
         while self._offsets and self._offsets[0] in self._finished:
-            self._finished.remove(self._offsets.popleft())
+            first = self._offsets.popleft()
+            self._finished.remove(first)
+            self._below.append(first)
+
+    def committed(self, offset: int) -> None:
+        """Note that the group has committed `offset`."""
+        while self._below and self._below[0] < offset:
+            self._below.popleft()
+
+    @property
+    def uncommitted(self) -> int:
+        """How many records a commit would take out of the window."""
+        return len(self._below)
 
     @property
     def committable(self) -> int:

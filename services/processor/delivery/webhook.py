@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from types import TracebackType
-from typing import Any, Self
-from urllib.parse import urlsplit
+from typing import Self
+from urllib.parse import unquote, urlsplit
 
 import aiohttp
 
@@ -25,6 +25,7 @@ _ANSWER_BYTES = 512
 _AGAIN = (408, 409, 425, 429)
 _SERVER_ERRORS = 500
 _SUCCESS = range(200, 300)
+_HIDDEN = "********"
 
 
 class Outcome(Enum):
@@ -70,6 +71,7 @@ class Webhook:
         wall_clock: Callable[[], float],
     ) -> None:
         self._url = url
+        self._secrets = _secrets_in(url, token)
         self._headers = {"User-Agent": "tandem", "Content-Type": "application/json"}
         if token is not None:
             self._headers["Authorization"] = f"Bearer {token}"
@@ -99,34 +101,27 @@ class Webhook:
         if self._session is not None:
             await self._session.close()
 
-    async def post(self, record: Any, *, topic: str, key: str, attempt: int) -> Answer:
-        """Try once to deliver a record. Failures are answers; nothing but a cancellation is raised.
+    def _without_secrets(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, _HIDDEN)
+        return text
 
-        Args:
-            record: with partition, offset, timestamp and value.
-            topic: its topic's name, without prefix.
-            key: idempotency key.
-            attempt: from 1 on.
+    async def post(self, value: bytes, about: dict[str, str]) -> Answer:
+        """Try once to deliver a value, with headers that tell about it.
+
+        Failures are answers; nothing but a cancellation is raised.
         """
         assert self._session is not None, "it was entered"
-        about = {
-            "Idempotency-Key": key,
-            "Tandem-Topic": topic,
-            "Tandem-Partition": str(record.partition),
-            "Tandem-Offset": str(record.offset),
-            "Tandem-Timestamp": str(record.timestamp),
-            "Tandem-Attempt": str(attempt),
-        }
         try:
             # A redirect would take the token somewhere else.
             async with self._session.post(
-                self._url, data=record.value or b"", headers=self._headers | about, allow_redirects=False
+                self._url, data=value, headers=self._headers | about, allow_redirects=False
             ) as response:
                 said = await response.content.read(_ANSWER_BYTES)
                 return meaning(
                     response.status,
-                    response.reason,
-                    said,
+                    self._without_secrets(response.reason or ""),
+                    self._without_secrets(said.decode(errors="replace")),
                     response.headers.get("Retry-After"),
                     self._wall_clock(),
                 )
@@ -134,10 +129,22 @@ class Webhook:
             return Answer(Outcome.FAILED, f"no answer within {self._timeout_seconds:g} s")
         except aiohttp.ClientConnectorCertificateError as error:
             return Answer(Outcome.FAILED, f"its certificate is not accepted: {error.certificate_error}")
+        except aiohttp.ClientSSLError as error:
+            return Answer(Outcome.FAILED, f"no TLS connection: {type(error.os_error).__name__}")
         except aiohttp.ClientConnectorError as error:
             return Answer(Outcome.FAILED, f"no connection: {_system_says(error.os_error)}")
         except (aiohttp.ClientError, OSError, ValueError, asyncio.IncompleteReadError) as error:
             return Answer(Outcome.FAILED, f"no HTTP answer: {type(error).__name__}")
+
+
+def _secrets_in(url: str, token: str | None) -> list[str]:
+    """Return what may be a secret, the longest first: servers like to repeat what they were asked."""
+    parts = urlsplit(url)
+    target = f"{parts.path}?{parts.query}" if parts.query else parts.path
+    candidates = [url, target, parts.path, parts.query, parts.username, parts.password, token]
+    plain = {unquote(one) for one in candidates if one}
+    found = {one for one in (*candidates, *plain) if one and one != "/"}
+    return sorted(found, key=len, reverse=True)
 
 
 def _system_says(error: OSError) -> str:
@@ -147,13 +154,13 @@ def _system_says(error: OSError) -> str:
     return os.strerror(error.errno) if known else error.strerror or type(error).__name__  # type: ignore[arg-type]
 
 
-def meaning(status: int, phrase: str | None, said: bytes, retry_after: str | None, now: float) -> Answer:
+def meaning(status: int, phrase: str, said: str, retry_after: str | None, now: float) -> Answer:
     """Return what an HTTP answer with this status, phrase and beginning of a body means.
 
     `retry_after` is the header, if there is one: seconds, or a date. `now` is in seconds since the epoch.
     """
-    text = said.decode(errors="replace").strip()
-    reason = f"{status} {phrase or ''}".strip() + (f": {text}" if text else "")
+    text = said.strip()
+    reason = f"{status} {phrase}".strip() + (f": {text}" if text else "")
     if status in _SUCCESS:
         return Answer(Outcome.DELIVERED, reason)
     if status in _AGAIN or status >= _SERVER_ERRORS:
@@ -169,7 +176,7 @@ def _seconds(value: str | None, now: float) -> float | None:
         return float(value)
     try:
         at = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None  # Nonsense: the pause is our own.
     at = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
     return max((at - datetime.fromtimestamp(now, UTC)).total_seconds(), 0.0)

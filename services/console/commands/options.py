@@ -1,0 +1,22 @@
+"""What commands' options have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+
+def parsed(parse: Callable[[str], Any]) -> Callable[..., Any]:
+    """Return a callback of click's that says what is wrong with an option or argument."""
+
+    def callback(_context: click.Context, _parameter: click.Parameter, given: Any) -> Any:
+        if given is None:
+            return None
+        try:
+            return [parse(one) for one in given] if isinstance(given, tuple) else parse(given)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from error
+
+    return callback
