@@ -102,7 +102,7 @@ def cut_at_anything(stage: Stage) -> None:
 def late_copies(stage: Stage) -> None:
     """The client asked again, got its answer and goes on; then the first request arrives."""
     network = proxied(stage)
-    for _ in range(4):
+    for _ in range(8):  # It is chance what a copy meets.
         with stage.fault("five late copies of END_TXN"):
             for _ in range(5):
                 late_seconds = stage.chance.uniform(0.02, 0.4)
