@@ -222,6 +222,10 @@ class Redriver:
             new = [one for one in self._held if self._marks.of(one.letter) is None]
             if new:
                 await self._send_or_abort(producer, new)
+            # Before anything else is awaited: an interruption says what was done.
+            self.done.handled += len(new)
+            self.done.before += len(self._held) - len(new)
+            self._held.clear()
         except FENCED as error:
             raise TandemError(
                 f"another `tandem dlq` is at work on {self._letters}: it has taken over, and goes on with "
@@ -234,9 +238,6 @@ class Redriver:
             ) from error
         finally:
             await self._kafka.let_go(producer)
-        self.done.handled += len(new)
-        self.done.before += len(self._held) - len(new)
-        self._held.clear()
 
     async def _send_or_abort(self, producer: AIOKafkaProducer, parcels: Sequence[Parcel]) -> None:
         try:

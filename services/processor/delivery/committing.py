@@ -22,6 +22,7 @@ from shared.logs import Logger
 
 _COMMIT_SECONDS = 0.5
 _LEAST_SECONDS = 0.1
+_AFTER_FAILURE_SECONDS = 0.25
 
 
 class Committer:
@@ -91,6 +92,12 @@ class Committer:
         """Whether this process is known to be a member, so that it may deliver."""
         return not self._is_gone and self._loop.time() < self._member_at + self._lease_seconds
 
+    @property
+    def lease_left_seconds(self) -> float:
+        """How long this process may deliver without another commit."""
+        left = self._member_at + self._lease_seconds - self._loop.time()
+        return 0.0 if self._is_gone else max(left, 0.0)
+
     def commit_soon(self) -> None:
         """Commit without waiting for the next round."""
         self._due.set()
@@ -102,17 +109,17 @@ class Committer:
             StopServiceError: Kafka refuses.
         """
         while True:
-            try:
-                async with asyncio.timeout(_COMMIT_SECONDS):
-                    await self._due.wait()
-            except TimeoutError:
-                pass  # The usual round.
-            self._due.clear()
+            await self._next_round()
+            if self._is_wanted() and not self.has_lease:
+                # Before the commit, which may take its whole deadline.
+                self._on_lost()
             try:
                 await self.commit()
             except KafkaUnavailableError as error:
                 # Tried again with the next round; the watch keeps the patience.
                 self._log.warning("delivery_not_committed", topic=self._topic, reason=str(error))
+                # What fails at once is not asked again at once.
+                await asyncio.sleep(_AFTER_FAILURE_SECONDS)
             except RebuildTaskError as error:
                 # The next session begins with what is committed.
                 self._log.warning("delivery_not_committed", topic=self._topic, reason=str(error))
@@ -121,6 +128,17 @@ class Committer:
                 return
             if self._is_wanted() and not self.has_lease:
                 self._on_lost()
+
+    async def _next_round(self) -> None:
+        left = self._member_at + self._lease_seconds - self._loop.time()
+        seconds = min(_COMMIT_SECONDS, left) if left > 0 else _COMMIT_SECONDS
+        try:
+            async with asyncio.timeout(seconds):
+                await self._due.wait()
+        except TimeoutError:
+            return  # The usual one.
+        finally:
+            self._due.clear()
 
     async def commit(self, *, seconds: float | None = None) -> None:
         """Commit what moved; where nothing did and the lease is wanted, what is committed already.
@@ -144,12 +162,13 @@ class Committer:
         bound = seconds if seconds is not None else self._deadline_seconds
         if left > 0:
             bound = min(bound, max(left, _LEAST_SECONDS))
-        had_lease = self.has_lease
         try:
             async with asyncio.timeout(bound):
                 await self._commits.commit_all(moved, writer=self._writer)
         except FAILURES as error:
             raise self._failure(error) from error
+        # As it is now: it may have ended while the commit was under way.
+        had_lease = self.has_lease
         # From when it was sent on: Kafka has taken it later than that.
         self._member_at = max(self._member_at, now)
         self._committed |= moved

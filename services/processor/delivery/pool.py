@@ -29,6 +29,9 @@ class Session(Protocol):
     def take(self, now: float) -> Parcel | None:
         """Return a parcel that may be delivered now."""
 
+    def wakes_at(self) -> float | None:
+        """Return when a parcel that sleeps may be delivered, or None."""
+
     @property
     def meter(self) -> DeliveryMeter:
         """Told what comes of it."""
@@ -156,7 +159,8 @@ class Pool:
         if now < self._left_alone_until:
             wakes_at: float | None = self._left_alone_until
         else:
-            wakes = [session.lanes.wakes_at() for session in self._sessions]
+            # One without a lease gives nothing out, whatever wakes; it says when it has one again.
+            wakes = [session.wakes_at() for session in self._sessions]
             wakes_at = min((at for at in wakes if at is not None), default=None)
         try:
             async with asyncio.timeout_at(wakes_at):

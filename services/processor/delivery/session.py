@@ -136,7 +136,8 @@ class DeliverySession:
         May be called again meanwhile, with less time: the shorter one counts.
         """
         self._ended.set()
-        await self._pool.remove(self, seconds=seconds)
+        # Nothing renews the lease any more: what is under way has what is left of it, at most.
+        await self._pool.remove(self, seconds=min(seconds, self._committer.lease_left_seconds))
         try:
             await self._committer.commit(seconds=commit_seconds)
         except TandemError as error:
@@ -151,6 +152,10 @@ class DeliverySession:
         if self.lanes.records:
             self._committer.commit_soon()
         return None
+
+    def wakes_at(self) -> float | None:
+        """Return when a parcel that sleeps may be delivered, or None."""
+        return self.lanes.wakes_at() if self._committer.has_lease else None
 
     def finished(self, parcel: Parcel) -> None:
         """Note that a parcel was delivered, or is in the dead letters."""
