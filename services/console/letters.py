@@ -34,10 +34,12 @@ class Mark(msgspec.Struct):
     """What became of a letter: the value of its record in the topic of handled ones.
 
     `at` is ISO 8601 in UTC; `topic` and `partition` are where it was sent, None for one that was dropped.
+    `letter_at` is the letter's timestamp: a topic that was made anew has other letters at the same offsets.
     """
 
     action: Action
     at: str
+    letter_at: int
     topic: str | None = None
     partition: int | None = None
 

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import IllegalOperation, KafkaError
+from aiokafka.errors import IllegalOperation, KafkaError, MessageSizeTooLargeError
 from aiokafka.structs import TopicPartition
 
 from services.console.connection import Connection, Log
@@ -71,7 +71,8 @@ class Marks:
 
     def of(self, letter: Letter) -> Mark | None:
         """Return what became of a letter; None: nothing yet."""
-        return self._marks.get(letter.name)
+        mark = self._marks.get(letter.name)
+        return mark if mark is not None and mark.letter_at == letter.timestamp else None
 
     def _take(self, record: Any) -> None:
         name = (record.key or b"").decode(errors="replace")
@@ -145,10 +146,23 @@ class Parcel:
 
 @dataclass
 class Done:
-    """What became of the parcels so far."""
+    """What became of the parcels so far.
+
+    `in_doubt`: those of a commit whose answer is not known. `tandem dlq list` says what became of them.
+    """
 
     handled: int = 0
     before: int = 0
+    refused: int = 0
+    in_doubt: int = 0
+
+
+class _RecordRefusedError(Exception):
+    """Kafka does not take one of the records, whatever goes with it."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
 
 
 class Redriver:
@@ -159,6 +173,7 @@ class Redriver:
         letters: full name of the topic of dead letters.
         marks: of that topic, which is `handled`.
         pause: awaited with the number of parcels before each transaction.
+        on_refused: told of a parcel that Kafka does not take, whoever sends it, and of the error.
     """
 
     def __init__(
@@ -169,6 +184,7 @@ class Redriver:
         handled: str,
         marks: Marks,
         pause: Callable[[int], Any],
+        on_refused: Callable[[Parcel, Exception], None],
         at_once: int = _LETTERS,
     ) -> None:
         self.done = Done()
@@ -177,6 +193,7 @@ class Redriver:
         self._handled = handled
         self._marks = marks
         self._pause = pause
+        self._on_refused = on_refused
         self._at_once = min(at_once, _LETTERS)
         self._held: list[Parcel] = []
 
@@ -191,7 +208,7 @@ class Redriver:
             await self.flush()
 
     async def flush(self) -> None:
-        """Handle what is held, but for what was handled before.
+        """Handle what is held, but for what was handled before and what Kafka never takes.
 
         Raises:
             TandemError: Kafka refuses, does not answer, or another one has taken over. What the transaction
@@ -200,10 +217,26 @@ class Redriver:
         if not self._held:
             return
         await self._pause(len(self._held))
+        left = [self._held]
+        while left:
+            parcels = left.pop()
+            try:
+                await self._handle(parcels)
+            except _RecordRefusedError as error:
+                middle = len(parcels) // 2
+                if middle:
+                    # One of them holds up no other: it is found by halves.
+                    left += [parcels[middle:], parcels[:middle]]
+                    continue
+                self.done.refused += 1
+                self._on_refused(parcels[0], error.cause)
+        self._held = []
+
+    async def _handle(self, parcels: Sequence[Parcel]) -> None:
         doing = f"send letters of {self._letters} again"
         identity = f"{self._letters}-retry"
         needs = [
-            *(Permission("Write", "topic", one.topic) for one in self._held if one.topic),
+            *(Permission("Write", "topic", one.topic) for one in parcels if one.topic),
             Permission("Write", "topic", self._handled),
             Permission("Write", "transactional id", identity),
         ]
@@ -219,18 +252,17 @@ class Redriver:
         )
         try:
             await self._marks.refresh()
-            new = [one for one in self._held if self._marks.of(one.letter) is None]
+            new = [one for one in parcels if self._marks.of(one.letter) is None]
             if new:
                 await self._send_or_abort(producer, new)
-            # Before anything else is awaited: an interruption says what was done.
-            self.done.handled += len(new)
-            self.done.before += len(self._held) - len(new)
-            self._held.clear()
+            self.done.before += len(parcels) - len(new)
         except FENCED as error:
             raise TandemError(
                 f"another `tandem dlq` is at work on {self._letters}: it has taken over, and goes on with "
                 "what it was told to do"
             ) from error
+        except MessageSizeTooLargeError as error:
+            raise _RecordRefusedError(error) from error
         except _FAILURES as error:
             refused = refusal(error, doing=doing, needs=needs)
             raise refused or KafkaUnavailableError(
@@ -266,7 +298,7 @@ class Redriver:
                         headers=list(one.headers),
                     )
                 )
-            mark = encode_mark(Mark(one.action, now, one.topic, one.partition))
+            mark = encode_mark(Mark(one.action, now, one.letter.timestamp, one.topic, one.partition))
             futures.append(
                 await producer.send(
                     self._handled, mark, key=one.letter.name.encode(), partition=_HANDLED_PARTITION
@@ -278,4 +310,8 @@ class Redriver:
         failures = [one for one in outcomes if isinstance(one, BaseException)]
         if failures:
             raise next((one for one in failures if refusal(one, doing="") is not None), failures[0])
+        # Until Kafka says so; an interruption or a deadline in the middle leaves it so.
+        self.done.in_doubt += len(parcels)
         await producer.commit_transaction()
+        self.done.in_doubt -= len(parcels)
+        self.done.handled += len(parcels)

@@ -202,12 +202,14 @@ class Stack:
         try:
             return run([*self._command, *arguments], timeout_seconds, self._environment)
         except CommandError as error:
-            raise CommandError(f"{error}\n{self._last_log_lines()}") from error
+            told = self.last_log_lines("topics", "generator", "processor")
+            raise CommandError(f"{error}\n{told}") from error
 
-    def _last_log_lines(self) -> str:
+    def last_log_lines(self, *services: str) -> str:
+        """Return the end of the logs of services, for a failure."""
         command = [*self._command, "logs", "--no-color", "--tail", str(SHOWN_LOG_LINES)]
         try:
-            return run([*command, "topics", "generator", "processor"], environment=self._environment)
+            return run([*command, *services], environment=self._environment)
         except CommandError as error:
             return f"and no logs: {error}"
 

@@ -187,7 +187,7 @@ def test_counting_goes_on_through_a_rolling_restart(cluster: Stack, admin: Admin
     with load(cluster, 2) as running:
         for one in BROKERS:
             cluster.compose("stop", one, timeout_seconds=2 * WAIT_SECONDS)
-            assert states(cluster, one) == [("exited", ENDED_BY_SIGTERM)]
+            assert states(cluster, one) == [("exited", ENDED_BY_SIGTERM)], cluster.last_log_lines(one)
             wait_until_pair_counts(cluster)
             cluster.compose("start", one)
             wait_until_whole(cluster, admin)

@@ -16,6 +16,14 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
 
 from tests.conftest import Kafka
 from tests.integration.commands import Tandem
@@ -214,8 +222,10 @@ def letters(
     kafka: Kafka,
     prefix: str,
     count: int,
+    *,
     topic: str = "user_behavior",
     more: tuple[tuple[str, bytes], ...] = (),
+    value: bytes | None = None,
 ) -> None:
     """Write letters as a processor would have, of records in partition 1."""
     producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
@@ -223,7 +233,8 @@ def letters(
         about = {"exception": b"x", "message": b"m", "topic": (prefix + topic).encode(), "partition": b"1"}
         headers = [(f"__streams.errors.{name}", value) for name, value in about.items()]
         headers += [("__streams.errors.offset", str(number).encode()), *more]
-        producer.produce(f"{prefix}dead_letters", str(number), "k", partition=number % 2, headers=headers)
+        told = str(number).encode() if value is None else value
+        producer.produce(f"{prefix}dead_letters", told, "k", partition=number % 2, headers=headers)
     assert producer.flush(30) == 0
 
 
@@ -295,6 +306,43 @@ def test_an_interruption_says_what_was_done_and_leaves_no_transaction_open(
     assert 0 < done < 300
     assert len(retried(kafka, f"{prefix}user_behavior")) == done
     assert numbers(tandem("dlq", "retry", "--all", "--json"))["retried"] == 300 - done
+
+
+def test_one_that_is_too_large_is_named_and_holds_up_no_other(
+    kafka: Kafka, prefix: str, tandem: Tandem
+) -> None:
+    topic = f"{prefix}user_behavior"
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+    limit = ConfigEntry("max.message.bytes", "10000", incremental_operation=AlterConfigOpType.SET)
+    asked = admin.incremental_alter_configs(
+        [ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[limit])]
+    )
+    for answer in asked.values():
+        answer.result(10)
+    letters(kafka, prefix, 9)
+    letters(kafka, prefix, 1, value=b"x" * 20_000)
+    letters(kafka, prefix, 10)
+    ran = tandem("dlq", "retry", "--all", "--json")
+    assert (ran.exit_code, numbers(ran)) == (1, {"retried": 19, "handled_before": 0, "left_out": 1})
+    assert f"letter 0:5: not sent: {topic}:1 does not take it" in ran.err
+    assert "(20,001 bytes; max.message.bytes of the topic bounds it)" in ran.err
+    assert len(retried(kafka, topic)) == 19
+    [left] = tandem("dlq", "list", "--each", "--json", "--status", "open").objects
+    assert left["letter"] == "0:5"
+
+
+def test_letters_of_a_topic_that_was_made_anew_are_others(kafka: Kafka, prefix: str, tandem: Tandem) -> None:
+    letters(kafka, prefix, 2)
+    assert numbers(tandem("dlq", "retry", "--all", "--json"))["retried"] == 2
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+    topic = f"{prefix}dead_letters"
+    admin.delete_topics([topic])[topic].result(10)
+    poll(lambda: topic not in admin.list_topics(timeout=10).topics or None, 20, lambda: "it is still there")
+    admin.create_topics([NewTopic(topic, PARTITIONS)])[topic].result(10)
+    letters(kafka, prefix, 2)
+    assert {one["status"] for one in tandem("dlq", "list", "--each", "--json").objects} == {"open"}
+    again = tandem("dlq", "retry", "--all", "--json")
+    assert numbers(again) == {"retried": 2, "handled_before": 0, "left_out": 0}
 
 
 def test_what_can_not_be_sent_again_is_named_and_the_rest_is(

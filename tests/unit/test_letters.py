@@ -75,7 +75,7 @@ def test_whatever_a_record_is_it_is_shown(headers: Headers, value: bytes | None)
     assert letter.reason
     assert as_fields(letter, None, whole=True)["status"] == "open"
     groups = Groups()
-    groups.add(letter, Mark("dropped", "now"))
+    groups.add(letter, Mark("dropped", "now", 0))
     [group] = groups.ordered()
     assert (group.count, group.open, group.handled) == (1, 0, {"dropped": 1})
 
@@ -142,9 +142,9 @@ def test_bytes_are_shown_sixteen_a_line() -> None:
 def test_the_most_open_reason_comes_first() -> None:
     groups = Groups()
     for _ in range(3):
-        groups.add(made("often, and done"), Mark("retried", "now"))
+        groups.add(made("often, and done"), Mark("retried", "now", 0))
     groups.add(made("open"), None)
-    groups.add(replace(made("open"), timestamp=5), Mark("edited", "now"))
+    groups.add(replace(made("open"), timestamp=5), Mark("edited", "now", 0))
     first, second = groups.ordered()
     assert (first.reason, first.open, first.count, first.first) == ("open", 1, 2, 5)
     assert (second.open, second.handled) == (0, {"retried": 3})

@@ -387,7 +387,7 @@ class _Handling:
                 # Also when it was interrupted: what was done is said.
                 self._summary(tools.out, redriver)
             missing = _missing(tools.out, desk.topic, set(self.chosen.names) - found)
-        return FAILED if missing or self.left_out else STOPPED_AS_ASKED
+        return FAILED if missing or self.left_out or redriver.done.refused else STOPPED_AS_ASKED
 
     def _say_what_would_be(self, out: Output, parcel: Parcel) -> None:
         letter = parcel.letter
@@ -405,10 +405,23 @@ class _Handling:
             for _ in range(count):
                 await pace.wait()
 
+        def refused(parcel: Parcel, error: Exception) -> None:
+            where = f"{parcel.topic}:{parcel.partition}"
+            desk.tools.out.error(
+                f"letter {parcel.letter.name}: not sent: {where} does not take it: {error} "
+                f"({parcel.size_bytes:,} bytes; max.message.bytes of the topic bounds it)"
+            )
+
         # At a set rate in steps of at most a second.
         at_once = {"at_once": max(int(self.rate), 1)} if self.rate else {}
         return Redriver(
-            desk.kafka, letters=desk.topic, handled=desk.handled, marks=desk.marks, pause=pause, **at_once
+            desk.kafka,
+            letters=desk.topic,
+            handled=desk.handled,
+            marks=desk.marks,
+            pause=pause,
+            on_refused=refused,
+            **at_once,
         )
 
     def _parcel(self, tools: Tools, desk: _Desk, letter: Letter, partitions: dict[str, int]) -> Parcel | None:
@@ -446,7 +459,11 @@ class _Handling:
         fields: dict[str, Any] = {self.action: redriver.done.handled}
         if self.dry_run:
             fields = {f"would_be_{self.action}": self.would}
-        fields |= {"handled_before": redriver.done.before, "left_out": self.left_out}
+        done = redriver.done
+        fields |= {"handled_before": done.before, "left_out": self.left_out + done.refused}
+        if done.in_doubt:
+            out.error("it is not known whether the last ones were sent: `tandem dlq list` says so")
+            fields |= {"in_doubt": done.in_doubt}
         if out.as_json:
             out.json(fields)
         else:
