@@ -32,10 +32,10 @@ import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
-from bench.__main__ import BenchError, machine
 from bench.compare import Compare
 from bench.continuity import Made, empty_partition, made, not_looked_at
 from bench.entries import ENTRIES, OURS
+from bench.running import BenchError, machine
 from sandbox import Sandbox
 from services.processor import partition as under_test
 from services.processor.records import RecordBatch

@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,10 +29,10 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from bench import report
-from bench.__main__ import Bench, BenchError, Process, machine, wait
 from bench.entries import ENTRIES, OURS, Entry
 from bench.environments import ROOT, NotInstalledError, say
 from bench.report import Run
+from bench.running import Bench, BenchError, Process, machine, run_peer, wait
 from sandbox import Sandbox, SandboxError
 
 PREFIX = "compare."
@@ -134,23 +132,13 @@ class Compare:
             "BENCH_EVENTS": str(self.truth.records),
             "PYTHONPATH": str(ROOT),
         }
-        log = self._folder / f"{entry.name}-{self._runs}.log"
-        with log.open("wb") as out, (log.with_suffix(".out")).open("w+b") as printed:
-            popen = subprocess.Popen(
-                entry.command(),
-                env=self._bench.environment(PREFIX) | given | dict(entry.environment),
-                stdout=printed,
-                stderr=out,
-                cwd=self._folder,
-                start_new_session=True,
-            )
-            code = ended(popen, entry.name, self._run_seconds)
-            printed.seek(0)
-            lines = [line for line in printed.read().decode().splitlines() if line.startswith('{"records"')]
-        if code or not lines:
-            raise BenchError(f"{entry.name} ended with {code}: {log.read_text(errors='replace')[-1500:]}")
-        found: dict[str, Any] = json.loads(lines[-1])
-        return found
+        return run_peer(
+            entry.name,
+            entry.command(),
+            environment=self._bench.environment(PREFIX) | given | dict(entry.environment),
+            log=self._folder / f"{entry.name}-{self._runs}.log",
+            seconds=self._run_seconds,
+        )
 
     def _ours(self) -> dict[str, Any]:
         self._begin_anew()
@@ -232,18 +220,6 @@ class Compare:
 
         wait(gone, ADMIN_SECONDS, "the topics are deleted")
         self._bench.topics(PREFIX, self._partitions)
-
-
-def ended(popen: subprocess.Popen[bytes], name: str, seconds: float) -> int:
-    """Wait for a process and return its exit code; kills its group when the time is over."""
-    try:
-        return popen.wait(seconds)
-    except subprocess.TimeoutExpired:
-        raise BenchError(f"{name} did not end within {seconds:g} s") from None
-    finally:
-        if popen.poll() is None:
-            os.killpg(popen.pid, signal.SIGKILL)
-            popen.wait()
 
 
 def rounds(compare: Compare, chosen: Sequence[Entry], count: int) -> Iterator[Run | str]:

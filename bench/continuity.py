@@ -22,7 +22,7 @@ from unittest import mock
 
 from msgspec import UNSET
 
-from bench.__main__ import machine
+from bench.running import machine
 from services.processor import partition as under_test
 from services.processor.partition import Partition
 from services.processor.records import Record, RecordBatch

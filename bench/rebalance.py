@@ -27,7 +27,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, TopicPartition
 
-from bench.__main__ import START_SECONDS, Bench, BenchError, Process, machine, wait
+from bench.running import START_SECONDS, Bench, BenchError, Process, machine, wait
 from sandbox import Sandbox
 
 PREFIX = "rebalance."

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from bench.entries import ENTRIES, OURS
+from bench.entries import ENTRIES, OURS, Entry
 
 _BAR_PIXELS = 420
 _LABEL_PIXELS = 330
@@ -61,9 +61,9 @@ class Row:
         return statistics.median(self.rates)
 
 
-def rows(runs: Sequence[Run]) -> list[Row]:
+def rows(runs: Sequence[Run], ours_is: str = OURS) -> list[Row]:
     """Return the rows, fastest first."""
-    ours = {run.round: run.rate for run in runs if run.entry == OURS}
+    ours = {run.round: run.rate for run in runs if run.entry == ours_is}
     found = []
     for name in dict.fromkeys(run.entry for run in runs):
         mine = [run for run in runs if run.entry == name]
@@ -79,7 +79,9 @@ def rows(runs: Sequence[Run]) -> list[Row]:
     return sorted(found, key=lambda row: -row.rate)
 
 
-def markdown(table: Sequence[Row], about: str) -> str:
+def markdown(
+    table: Sequence[Row], about: str, entries: Mapping[str, Entry] = ENTRIES, ours_is: str = OURS
+) -> str:
     """Return the table with what it was measured on."""
     lines = [
         about,
@@ -88,12 +90,12 @@ def markdown(table: Sequence[Row], about: str) -> str:
         "|---|---|---:|---:|---:|---:|",
     ]
     for row in table:
-        entry = ENTRIES[row.entry]
+        entry = entries[row.entry]
         spread = f"{row.rate:,.0f} ({row.rates[0]:,.0f} to {row.rates[-1]:,.0f})"
-        ratio = "" if row.entry == OURS or not row.ratios else f"{statistics.median(row.ratios):.2f} times"
+        ratio = "" if row.entry == ours_is or not row.ratios else f"{statistics.median(row.ratios):.2f} times"
         if ratio and len(row.ratios) > 1:
             ratio += f" ({row.ratios[0]:.2f} to {row.ratios[-1]:.2f})"
-        title = f"**{entry.title}**" if row.entry == OURS else entry.title
+        title = f"**{entry.title}**" if row.entry == ours_is else entry.title
         lines.append(
             f"| {title} | {entry.durability} | {spread} | {row.cpu_per_million:.2f} "
             f"| {row.peak_mebibytes:,.0f} | {ratio} |"

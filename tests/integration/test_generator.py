@@ -6,6 +6,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
+from bench.growth import spacing
 from sandbox import Sandbox
 from tests.integration.conftest import Kafka, create_topics
 from tests.verifier import Service, environment
@@ -552,6 +554,22 @@ def test_at_the_reference_pace_it_hardly_uses_the_processor(
     used = (cpu_seconds(generator.pid) - before) / (time.monotonic() - began)
     assert used < 0.1
     assert generator.terminate(15) == 0
+
+
+@pytest.mark.parametrize("rate", [10, 1_000, 30_000])
+def test_a_set_rate_is_kept_to_half_a_per_cent_and_spaced_as_asked(
+    rate: int, kafka: Kafka, prefix: str, make_topics: Callable[..., None], start: Start
+) -> None:
+    make_topics(prefix)
+    generator = start(GENERATOR_STREAMS="behavior", GENERATOR_RATE=rate, GENERATOR_DURATION_SECONDS=20)
+    assert generator.wait(60) == 0
+    records = Broker(kafka.bootstrap_servers).read_topic(f"{prefix}user_behavior", READ_SECONDS)
+    made = (datetime.fromisoformat(json.loads(one.value or b"")["timestamp"]) for one in records)
+    found = spacing(sorted(round(moment.timestamp() * 1_000) for moment in made), rate)
+    assert abs(found["off_by_percent"]) <= 0.5, found
+    # Millisecond by millisecond, not in bursts.
+    assert found["gap_ms_p50"] == pytest.approx(1_000 / rate, abs=1), found
+    assert found["in_10_ms_p50"] == pytest.approx(rate / 100, abs=max(1, rate / 1_000)), found
 
 
 def cpu_seconds(pid: int) -> float:
