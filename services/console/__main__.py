@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
-
 import click
 
 from services.console.commands.bench import bench_command
@@ -12,21 +10,15 @@ from services.console.commands.config import config_command
 from services.console.commands.demo import demo_command
 from services.console.commands.dlq import dlq_command
 from services.console.commands.groups import groups_command, lag_command
+from services.console.commands.options import project_version
 from services.console.commands.partition import partition_command
 from services.console.commands.sandbox import sandbox_command
+from services.console.commands.schema import schema_command
 from services.console.commands.send import send_command
 from services.console.commands.stats import stats_command
 from services.console.commands.tail import tail_command
 from services.console.commands.topics import topics_command
 from services.console.commands.verify import verify_command
-
-
-def _version() -> str:
-    try:
-        return version("tandem")
-    except PackageNotFoundError:
-        return "unknown"
-
 
 _EXAMPLES = """\b
 Examples:
@@ -44,7 +36,7 @@ Examples:
 @click.group(
     epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
 )
-@click.version_option(_version(), prog_name="tandem")
+@click.version_option(project_version(), prog_name="tandem")
 def main() -> None:
     """Tandem: a pair of services over Kafka, and the proof that nothing was lost or counted twice.
 
@@ -66,6 +58,7 @@ for command in (
     dlq_command,
     verify_command,
     config_command,
+    schema_command,
     bench_command,
 ):
     main.add_command(command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import click
@@ -20,3 +21,11 @@ def parsed(parse: Callable[[str], Any]) -> Callable[..., Any]:
             raise click.BadParameter(str(error)) from error
 
     return callback
+
+
+def project_version() -> str:
+    """Return the version that is installed; "unknown" where none is."""
+    try:
+        return version("tandem")
+    except PackageNotFoundError:
+        return "unknown"
