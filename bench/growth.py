@@ -14,14 +14,23 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from datetime import datetime
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Consumer, TopicPartition
 
-from bench.running import START_SECONDS, Bench, BenchError, Process, counted_by, cpu_seconds_of, machine, wait
+from bench.running import (
+    START_SECONDS,
+    Bench,
+    BenchError,
+    Process,
+    counted_by,
+    cpu_seconds_of,
+    machine,
+    stamp,
+    wait,
+)
 from sandbox import Sandbox
 
 Rows = Iterator[dict[str, Any]]
@@ -30,12 +39,13 @@ USERS = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 SENSORS = (10, 100, 1_000, 10_000, 100_000)
 LATENCY_RATES = (100, 1_000, 10_000, 100_000)
 KEPT_RATES = (1, 10, 100, 1_000, 10_000, 100_000, 200_000)
-PROCESSES = (1, 2)
+# Partitions and processes.
+TOGETHER = ((4, 1), (4, 2), (12, 1), (12, 2))
+TOGETHER_ROUNDS = 3
 USUAL_PARTITIONS = 4
 IDLE_SECONDS = 20.0  # Clock ticks of 10 ms: to a twentieth of a per cent.
 SETTLE_SECONDS = 10.0
 BIN_MILLISECONDS = 10
-SHARED_PARTITIONS = 12
 # A drain is looked at until this much of it is done: then some partitions run dry.
 MOST = 0.8
 QUICK_EVENTS = 20_000
@@ -201,14 +211,16 @@ class Growth:
 
     def processes(self) -> Rows:
         """So many processes drain one topic together; the rate while all of them have work."""
-        for count in PROCESSES:
-            prefix = f"processes{count}."
-            self._bench.topics(prefix, SHARED_PARTITIONS)
-            self._bench.fill(prefix, self._events)
-            yield {"processes": count, **self._together(prefix, count)}
-            self._bench.verified(prefix)
+        for number in range(TOGETHER_ROUNDS):
+            for partitions, count in TOGETHER:
+                prefix = f"processes{number}-{partitions}-{count}."
+                self._bench.topics(prefix, partitions)
+                self._bench.fill(prefix, self._events)
+                found = self._together(prefix, partitions, count)
+                yield {"partitions": partitions, "processes": count, **found}
+                self._bench.verified(prefix)
 
-    def _together(self, prefix: str, count: int) -> dict[str, Any]:
+    def _together(self, prefix: str, partitions: int, count: int) -> dict[str, Any]:
         with ExitStack() as stack:
             settings = {"PROCESSOR_TOPOLOGIES": "behavior"}
             # Started at once, and not waited for one by one: the first would be done before the last begins.
@@ -216,7 +228,7 @@ class Growth:
                 stack.enter_context(self._bench.service("processor", prefix, **settings))
                 for _ in range(count)
             ]
-            share = SHARED_PARTITIONS // count
+            share = partitions // count
 
             def shared_out() -> bool:
                 return all(has_partitions(one) == share and counted_by(one) for one in started)
@@ -267,11 +279,6 @@ def cores(process: Process, seconds: float) -> float:
     before, began = process.cpu_seconds(), time.monotonic()
     time.sleep(seconds)
     return round((process.cpu_seconds() - before) / (time.monotonic() - began), 4)
-
-
-def stamp(line: dict[str, Any]) -> float:
-    """Return when a line of a log was written, in epoch seconds."""
-    return datetime.fromisoformat(line["timestamp"]).timestamp()
 
 
 def shown(drained: dict[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,7 @@ class Bench:
     def __init__(self, servers: str, folder: Path) -> None:
         self._servers = servers
         self._folder = folder
+        self._started = 0
 
     def environment(self, prefix: str, **settings: object) -> dict[str, str]:
         """Return a process's environment: ours, less what configures the services, plus `settings`."""
@@ -160,7 +162,8 @@ class Bench:
     @contextlib.contextmanager
     def service(self, name: str, prefix: str, **settings: object) -> Iterator[Process]:
         """Run a service for the length of a block."""
-        log = self._folder / f"{prefix}{name}.log"
+        self._started += 1
+        log = self._folder / f"{prefix}{name}-{self._started}.log"
         with log.open("wb") as out:
             popen = subprocess.Popen(
                 [sys.executable, "-m", f"services.{name}"],
@@ -250,26 +253,24 @@ class Bench:
             return self._drain(processor, topology, events)
 
     def _drain(self, processor: Process, topology: str, events: int) -> dict[str, Any]:
-        counted = 0
-        first: tuple[float, int] | None = None
-        cpu_before = 0.0
+        counted, cpu_before = 0, 0.0
 
         def all_counted() -> bool:
-            nonlocal counted, first, cpu_before
+            nonlocal counted, cpu_before
+            cpu = processor.cpu_seconds()
             counted = counted_by(processor, topology)
-            if first is None and counted:
-                first, cpu_before = (time.monotonic(), counted), processor.cpu_seconds()
+            if not counted:
+                cpu_before = cpu
             return counted >= events
 
         wait(all_counted, RUN_SECONDS, f"{events} events counted", processor)
-        assert first is not None, "something was counted"
-        seconds, drained = time.monotonic() - first[0], counted - first[1]
+        seconds = time.time() - min(stamp(line) for line in processor.lines("task_running"))
         written = _WRITTEN.findall(processor.get("/metrics")[1])
         return {
             "what": "processor, drain, exactly once, everything on",
             "events": counted,
-            "events_per_second": round(drained / seconds),
-            "cpu_microseconds_per_event": round((processor.cpu_seconds() - cpu_before) / drained * 1e6, 2),
+            "events_per_second": round(counted / seconds),
+            "cpu_microseconds_per_event": round((processor.cpu_seconds() - cpu_before) / counted * 1e6, 2),
             "peak_rss_mebibytes": round(processor.peak_mebibytes()),
             "written_bytes_per_event": round(sum(map(float, written)) / counted, 1),
         }
@@ -307,6 +308,11 @@ def counted_by(processor: Process, topology: str = "behavior") -> int:
     """Return how many events of its partitions are counted; 0 where it does not answer yet."""
     status, body = processor.get("/stats")
     return int(json.loads(body)["topologies"][topology]["accounts"]["events"]) if status == 200 else 0
+
+
+def stamp(line: dict[str, Any]) -> float:
+    """Return when a line of a log was written, in epoch seconds."""
+    return datetime.fromisoformat(line["timestamp"]).timestamp()
 
 
 def latency_buckets(processor: Process) -> list[tuple[float, float]]:
