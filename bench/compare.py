@@ -25,8 +25,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, IsolationLevel, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from bench import report
 from bench.entries import ENTRIES, OURS, Entry
@@ -204,6 +204,15 @@ class Compare:
         consumer.close()
         return last
 
+    def _is_settled(self, places: list[TopicPartition]) -> bool:
+        """Say whether no transaction is open in these partitions."""
+        asked = dict.fromkeys(places, OffsetSpec.latest())
+        ends = []
+        for isolation in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED):
+            answers = self._admin.list_offsets(asked, isolation_level=isolation)
+            ends.append({place: done.result(ADMIN_SECONDS).offset for place, done in answers.items()})
+        return ends[0] == ends[1]
+
     def _begin_anew(self) -> None:
         """Delete what our last run left: results, changelog and offsets. The input stays."""
         groups = {one.group_id for one in self._admin.list_consumer_groups().result(ADMIN_SECONDS).valid}
@@ -212,6 +221,10 @@ class Compare:
                 done.result(ADMIN_SECONDS)
         known = self._admin.list_topics(timeout=ADMIN_SECONDS).topics
         ours = [name for name in known if name.startswith(PREFIX) and name != TOPIC]
+        places = [TopicPartition(name, number) for name in ours for number in known[name].partitions]
+        # A topic that is deleted while Kafka writes the markers of its last transaction can hold up all
+        # markers for 30 s, until a request of the broker's to itself times out (seen on Kafka 4.4.0).
+        wait(lambda: self._is_settled(places), ADMIN_SECONDS, "every transaction has its markers")
         for done in self._admin.delete_topics(ours).values():
             done.result(ADMIN_SECONDS)
 

@@ -32,6 +32,7 @@ from bench.running import (
     wait,
 )
 from sandbox import Sandbox
+from shared.presets import PRESETS
 
 Rows = Iterator[dict[str, Any]]
 PARTITIONS = (1, 6, 12, 48, 100, 200)
@@ -42,6 +43,7 @@ KEPT_RATES = (1, 10, 100, 1_000, 10_000, 100_000, 200_000)
 # Partitions and processes.
 TOGETHER = ((4, 1), (4, 2), (12, 1), (12, 2))
 TOGETHER_ROUNDS = 3
+PRESET_RATE = 1_000
 USUAL_PARTITIONS = 4
 IDLE_SECONDS = 20.0  # Clock ticks of 10 ms: to a twentieth of a per cent.
 SETTLE_SECONDS = 10.0
@@ -160,6 +162,24 @@ class Growth:
             found = self._bench.latency(f"latency{rate}.", rate, self._seconds)
             del found["what"]
             yield {"events_per_second": rate, **found}
+
+    def presets(self) -> Rows:
+        """Throughput and latency under each `KAFKA_PRESET`, on one broker."""
+        for name in PRESETS:
+            prefix, of_latency = f"preset-{name}.", f"latency-{name}."
+            self._bench.topics(prefix, USUAL_PARTITIONS)
+            filled = self._bench.fill(prefix, self._events, KAFKA_PRESET=name)
+            drained = self._bench.drain(prefix, self._events, KAFKA_PRESET=name)
+            self._bench.verified(prefix)
+            latency = self._bench.latency(of_latency, PRESET_RATE, self._seconds, KAFKA_PRESET=name)
+            yield {
+                "preset": name,
+                "generator_events_per_second": filled["events_per_second"],
+                "drain_events_per_second": drained["events_per_second"],
+                "p50_milliseconds": latency["p50_milliseconds"],
+                "p99_milliseconds": latency["p99_milliseconds"],
+                "processor_cores": latency["processor_cores"],
+            }
 
     def rates(self) -> Rows:
         """What a generator keeps of the rate it was asked for, and how its events are spaced."""
@@ -329,6 +349,7 @@ CURVES: dict[str, Callable[[Growth], Rows]] = {
     "idle": Growth.idle,
     "latency": Growth.latency,
     "partitions": Growth.partitions,
+    "presets": Growth.presets,
     "processes": Growth.processes,
     "rates": Growth.rates,
     "sensors": Growth.sensors,

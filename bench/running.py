@@ -275,17 +275,17 @@ class Bench:
             "written_bytes_per_event": round(sum(map(float, written)) / counted, 1),
         }
 
-    def latency(self, prefix: str, rate: int, seconds: int) -> dict[str, Any]:
+    def latency(self, prefix: str, rate: int, seconds: int, **settings: object) -> dict[str, Any]:
         """Measure record timestamp to commit at a set rate, the warm-up of the broker's JVM apart."""
         self.topics(prefix, LATENCY_PARTITIONS)
-        settings = {
+        load = {
             "GENERATOR_STREAMS": "behavior",
             "GENERATOR_RATE": rate,
             "GENERATOR_DURATION_SECONDS": seconds + WARM_UP_SECONDS,
         }
-        with self.service("processor", prefix, PROCESSOR_TOPOLOGIES="behavior") as processor:
+        with self.service("processor", prefix, PROCESSOR_TOPOLOGIES="behavior", **settings) as processor:
             wait(lambda: processor.get("/readyz")[0] == 200, START_SECONDS, "it is ready", processor)
-            with self.service("generator", prefix, **settings) as generator:
+            with self.service("generator", prefix, **load | settings) as generator:
                 time.sleep(WARM_UP_SECONDS)
                 warm, cpu_before = latency_buckets(processor), processor.cpu_seconds()
                 generator.popen.wait(seconds + 60)

@@ -25,6 +25,7 @@ from pydantic_settings import (
 )
 
 from shared.errors import BadConfigurationError
+from shared.presets import PRESETS, Preset
 
 # Variables that begin like ours and belong to somebody else: proxies, the Kafka tools' Java options,
 # and what Kubernetes puts into a pod for a Service called `kafka`, `http` or `log`.
@@ -97,6 +98,7 @@ class KafkaSettings(Group):
     topic_prefix: str = Field(
         "", pattern=r"^[A-Za-z0-9._-]{0,100}$", description="before every topic, group and transactional id"
     )
+    preset: Preset = Field("balanced", description="what holds where nothing else is set; see docs")
     topic_partitions: int = Field(6, ge=1, le=10_000, description="for creating input topics only")
     topic_replication: int | None = Field(
         None, ge=1, le=9, description="for creating; empty: 3 where there are 3 brokers, else 1"
@@ -187,7 +189,7 @@ class LogSettings(Group):
 
 @dataclass(frozen=True)
 class Origin:
-    """A setting as it is in force. `source` is environment, .env, file or default."""
+    """A setting as it is in force. `source` is environment, .env, file, preset or default."""
 
     variable: str
     value: str
@@ -225,6 +227,7 @@ def load(
         merged.pop(name.removesuffix("_FILE") if name.endswith("_FILE") else f"{name}_FILE", None)
     merged |= {name: (value, "environment") for name, value in from_environment.items()}
     problems = _unknown_names(merged, groups)
+    merged |= _of_preset(merged, groups)
     loaded: dict[type[Group], Group] = {}
     origins: list[Origin] = []
     for group in groups:
@@ -254,6 +257,22 @@ def _unknown_names(present: Mapping[str, object], groups: tuple[type[Group], ...
         hint = f"did you mean {near[0]}?" if near else f"known are: {', '.join(sorted(known))}"
         problems.append(f"{name}: there is no such setting; {hint}")
     return problems
+
+
+def _of_preset(
+    present: Mapping[str, tuple[str, str]], groups: tuple[type[Group], ...]
+) -> dict[str, tuple[str, str]]:
+    """Return what the preset sets of these groups, but for what is set otherwise."""
+    variable = KafkaSettings.variables()["preset"]
+    name = present[variable][0] if variable in present else None
+    if KafkaSettings not in groups or name not in PRESETS:
+        return {}
+    known = {one for group in groups for one in group.variables().values()}
+    return {
+        one: (value, f"preset {name}")
+        for one, value in PRESETS[name].items()
+        if one in known and one not in present and f"{one}_FILE" not in present
+    }
 
 
 def _values_of(

@@ -6,12 +6,14 @@ import click
 
 from services.console.commands.bench import bench_command
 from services.console.commands.check import check_command
+from services.console.commands.completion import completion_command
 from services.console.commands.config import config_command
 from services.console.commands.demo import demo_command
 from services.console.commands.dlq import dlq_command
 from services.console.commands.groups import groups_command, lag_command
 from services.console.commands.options import project_version
 from services.console.commands.partition import partition_command
+from services.console.commands.reset import reset_command
 from services.console.commands.sandbox import sandbox_command
 from services.console.commands.schema import schema_command
 from services.console.commands.send import send_command
@@ -56,9 +58,11 @@ for command in (
     lag_command,
     groups_command,
     dlq_command,
+    reset_command,
     verify_command,
     config_command,
     schema_command,
+    completion_command,
     bench_command,
 ):
     main.add_command(command)

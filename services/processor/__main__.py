@@ -35,6 +35,7 @@ from services.processor.topologies.sensors import SensorTopology
 from services.processor.topology import Place, Topology
 from services.processor.transactional_sender import Ending
 from shared import logs, service
+from shared.changelog import transactional_id_of
 from shared.connecting import Patience, stop_client
 from shared.errors import BadConfigurationError, KafkaUnavailableError
 from shared.header_names import read_any_header_name
@@ -239,8 +240,7 @@ class Application:
         return (self._guarantee or ExactlyOnce)(
             clients,
             unsettled=self._unsettled,
-            # Prefix, group, topic and partition only: the next owner has to come up with the same one.
-            transactional_id=f"{group}-{topology.input}-{place.partition}",
+            transactional_id=transactional_id_of(group, topology.input, place.partition),
             transaction_timeout_seconds=self._settings.transaction_timeout_seconds,
             **common,
         )

@@ -58,10 +58,9 @@ class Accounts:
     def restore(self, key: str, value: bytes | None) -> None:
         """Take one changelog record back in."""
         assert key == _KEY, f"an unknown key of the accounts: {key}"
-        if value is None:
-            return
-        self._present = True
-        restored = self._format.decode(value)
+        # Deleted only by `tandem reset-offsets`: nothing was counted then.
+        self._present = value is not None
+        restored = Counts() if value is None else self._format.decode(value)
         # In place: the continuity check counts into the same object.
         for name in Counts.__struct_fields__:
             setattr(self.counts, name, getattr(restored, name))

@@ -22,9 +22,10 @@ from aiokafka.structs import TopicPartition
 
 from services.processor.guarantee import OneProducer, Shared
 from services.processor.partition import Transaction
-from services.processor.replay import WRITER_HEADER, WRITER_KEY, Writer
+from services.processor.replay import WRITER_HEADER, Writer
 from services.processor.sending import FAILURES, acknowledged, batches_of, placed
 from services.processor.topology import OutputRecord
+from shared.changelog import WRITER_KEY
 from shared.kafka import KafkaClients
 
 

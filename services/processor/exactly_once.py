@@ -12,10 +12,10 @@ from aiokafka.structs import OffsetAndMetadata
 
 from services.processor.guarantee import OneProducer, Shared
 from services.processor.partition import Transaction
-from services.processor.replay import WRITER_KEY
 from services.processor.sending import FAILURES, placed
 from services.processor.topology import OutputRecord
 from services.processor.transactional_sender import Ending, TransactionalSender
+from shared.changelog import WRITER_KEY
 from shared.errors import RebuildTaskError, StopServiceError, TandemError, TaskFencedError
 from shared.kafka import FENCED, KafkaClients, Permission
 

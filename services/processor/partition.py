@@ -23,31 +23,15 @@ from services.processor.records import Record, RecordBatch
 from services.processor.state import State
 from services.processor.topology import Batch, Outputs, Place, Topology
 from shared import topics
+from shared.changelog import FORMAT, KNOWN_FORMATS, OFFSET_KEY, OffsetRecord
 from shared.errors import RejectedError
 from shared.events import UNDECODABLE, decoder, readable_source
 from shared.results import LatencyMilliseconds, encode
 
-# What is written. The state values of 1 had no numbers of their own.
-FORMAT = 2
-KNOWN_FORMATS = (1, 2)
-OFFSET_KEY = b"!offset"
 # How many new state keys one event may take at most, whatever the topology.
 KEYS_PER_EVENT = 2
 
 _value = attrgetter("value")
-
-
-class OffsetRecord(msgspec.Struct):
-    """What a changelog says of itself: the state is that of `offset`, and has `live_keys` keys.
-
-    `input` and `group` are full names.
-    """
-
-    format: int
-    input: str
-    group: str
-    offset: int
-    live_keys: int
 
 
 class _AnyOffsetRecord(msgspec.Struct):

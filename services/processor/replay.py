@@ -19,11 +19,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from services.processor.partition import OFFSET_KEY, OffsetRecord, read_offset_record
+from services.processor.partition import read_offset_record
 from services.processor.records import Record
+from shared.changelog import OFFSET_KEY, WRITER_KEY, OffsetRecord
 
 WRITER_HEADER = "writer"
-WRITER_KEY = b"!writer"
 
 _Who = tuple[int, str]
 

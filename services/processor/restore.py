@@ -12,10 +12,11 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from services.processor.formats import UnknownFormatError
-from services.processor.partition import OffsetRecord, Partition
+from services.processor.partition import Partition
 from services.processor.record_batches import batches
 from services.processor.records import RecordBatch
 from services.processor.replay import Replay
+from shared.changelog import OffsetRecord
 from shared.errors import KafkaUnavailableError, StateInDoubtError, StopServiceError
 from shared.kafka import Permission, refusal
 
@@ -23,9 +24,9 @@ _POLL_MILLISECONDS = 200
 
 _WAYS_OUT = (
     "the state and the committed offset do not belong together, and counting from them would count wrongly. "
-    "Either bring the changelog back as it was, or stop all processors of this group, delete its committed "
-    "offsets and the records of the changelog, and let it count the input again from the start (purchases "
-    "and alerts are then published again, with the same identities)"
+    "Either bring the changelog back as it was, or stop all processors of this group and let it count the "
+    "input again from the start: `tandem reset-offsets INPUT` (purchases and alerts are then published "
+    "again, with the same identities)"
 )
 
 

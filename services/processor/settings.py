@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+import tomllib
+from collections.abc import Iterator
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -32,24 +34,57 @@ _DEFAULT_THRESHOLDS = {
 }
 
 
+# A table's head, or a key: neither stands in `sensor:min:max`.
+_LOOKS_LIKE_TOML = re.compile(r"^\s*(\[|[^,:=]+=)", re.MULTILINE)
+
+
 def _parse_thresholds(value: object) -> object:
-    """Read `sensor:min:max`, comma separated, either bound left out: `temperature:10:80,cpu_usage::90`."""
+    """Read `sensor:min:max`, comma separated, or TOML with a table for each sensor; either bound left out.
+
+    `temperature:10:80,cpu_usage::90` is the same as tables `[temperature]` with `min = 10` and `max = 80`,
+    and `[cpu_usage]` with `max = 90`.
+    """
     if not isinstance(value, str):
         return value
+    found = _tables(value) if _LOOKS_LIKE_TOML.search(value) else _entries(value)
     thresholds: dict[str, Thresholds] = {}
-    for entry in filter(None, (part.strip() for part in value.split(","))):
+    for sensor, lower, upper in found:
+        if sensor in thresholds:
+            raise ValueError(f"{sensor} is named twice")
+        given = [bound for bound in (lower, upper) if bound is not None]
+        if not all(map(math.isfinite, given)) or given != sorted(given):
+            raise ValueError(f"the bounds of {sensor} have to be numbers, min not above max")
+        thresholds[sensor] = Thresholds(lower, upper)
+    return thresholds
+
+
+def _entries(text: str) -> Iterator[tuple[str, float | None, float | None]]:
+    for entry in filter(None, (part.strip() for part in text.split(","))):
         sensor, lower, upper = (["", "", *entry.rsplit(":", 2)])[-3:]
         if not sensor:
             raise ValueError(f"{entry!r} is not sensor:min:max (either bound may be left out)")
         try:
-            bounds = Thresholds(float(lower) if lower else None, float(upper) if upper else None)
+            yield sensor, float(lower) if lower else None, float(upper) if upper else None
         except ValueError:
             raise ValueError(f"the bounds of {sensor} have to be numbers or empty") from None
-        given = [bound for bound in (bounds.min, bounds.max) if bound is not None]
-        if not all(map(math.isfinite, given)) or given != sorted(given):
-            raise ValueError(f"the bounds of {sensor} have to be numbers, min not above max")
-        thresholds[sensor] = bounds
-    return thresholds
+
+
+def _tables(text: str) -> Iterator[tuple[str, float | None, float | None]]:
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"it is no TOML: {error}") from None
+    for sensor, bounds in tables.items():
+        if not isinstance(bounds, dict):
+            raise ValueError(f"{sensor} has to be a table with min, max or both, as in [{sensor}] max = 90")  # noqa: TRY004 — pydantic takes a ValueError
+        unknown = bounds.keys() - {"min", "max"}
+        if unknown:
+            raise ValueError(f"[{sensor}] has {', '.join(sorted(unknown))}: a sensor has min, max or both")
+        for name, bound in bounds.items():
+            if isinstance(bound, bool) or not isinstance(bound, int | float):
+                raise ValueError(f"{name} of [{sensor}] has to be a number")  # noqa: TRY004 — the same
+        lower, upper = bounds.get("min"), bounds.get("max")
+        yield sensor, None if lower is None else float(lower), None if upper is None else float(upper)
 
 
 class ProcessorSettings(Group):
@@ -93,7 +128,7 @@ class ProcessorSettings(Group):
         0.0, ge=0, allow_inf_nan=False, description="how far back inside a reading resolves an alert"
     )
     thresholds: Annotated[dict[str, Thresholds], NoDecode, BeforeValidator(_parse_thresholds)] = Field(
-        _DEFAULT_THRESHOLDS, description="sensor:min:max, comma separated, either bound may be empty"
+        _DEFAULT_THRESHOLDS, description="sensor:min:max, comma separated, either bound may be empty; or TOML"
     )
 
     state_max_keys: int = Field(20_000_000, ge=1, le=2**40, description="of one partition")

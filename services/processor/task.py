@@ -201,6 +201,9 @@ class Task:
         if offset is None:
             offset = await self._first_offset()
             self._partition.begin(offset)
+        elif not self._partition.state.live_keys:
+            # `tandem reset-offsets` has taken the state back to nothing.
+            self._partition.begin(offset)
         else:
             self._partition.restored(offset)
         self._consumer.seek(self._place, offset)

@@ -8,13 +8,15 @@
   Kafka takes such a batch for a part of that one, and they commit it. This sender sends nothing for a
   partition that was not added.
 - Between two transactions the client sleeps 20 ms where the broker is still writing markers. This sender asks
-  again after 2 ms.
+  again after 2 ms, and then more and more seldom: with many partitions that all ask every 2 ms, a busy broker
+  has no time left to write the markers that they wait for.
 - A new producer id settles a transaction that was left open; the client does not ask how the last one ended.
   This sender does, because Kafka can call a transaction complete that has no markers: see `join`.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from enum import Enum
 from typing import Any
@@ -45,7 +47,9 @@ from aiokafka.structs import TopicPartition
 
 from services.processor.sending import RETRY_MILLISECONDS
 
-_BETWEEN_TRANSACTIONS_SECONDS = 0.002
+_FIRST_PAUSE_SECONDS = 0.002
+_LONGEST_PAUSE_SECONDS = 0.25
+_GROWTH = 1.5
 _COORDINATOR_MOVED = (CoordinatorNotAvailableError.errno, NotCoordinatorError.errno)
 
 
@@ -68,6 +72,23 @@ _ENDINGS = {
 _FORGOTTEN = "Empty"
 
 
+class Pauses:
+    """How long to wait before asking again: longer each time, until what was asked for is done."""
+
+    def __init__(self) -> None:
+        self._next = _FIRST_PAUSE_SECONDS
+
+    def longer(self) -> float:
+        """Return how long to wait now, in seconds."""
+        seconds = self._next
+        self._next = min(self._next * _GROWTH, _LONGEST_PAUSE_SECONDS)
+        return seconds
+
+    def done(self) -> None:
+        """Begin anew."""
+        self._next = _FIRST_PAUSE_SECONDS
+
+
 class TransactionalSender(Sender):  # type: ignore[misc]  # the client has no types
     """Stands in for the client's sender in a producer that has not been started.
 
@@ -76,6 +97,10 @@ class TransactionalSender(Sender):  # type: ignore[misc]  # the client has no ty
     """
 
     last_ending = Ending.UNKNOWN
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.pauses = Pauses()
 
     @classmethod
     def put_into(cls, producer: AIOKafkaProducer, *, last_ending: Ending) -> TransactionalSender:
@@ -139,7 +164,13 @@ class TransactionalSender(Sender):  # type: ignore[misc]  # the client has no ty
                 return False
         except IncompatibleBrokerVersion:
             self.last_ending = Ending.UNKNOWN  # Kafka before 3.0.
-        return await super()._do_init_pid(node_id)
+        done = await super()._do_init_pid(node_id)
+        if done:
+            self.pauses.done()
+        else:
+            # Beside the client's own pause, which stays the same however often it is.
+            await asyncio.sleep(self.pauses.longer())
+        return done
 
     async def _do_add_partitions_to_txn(self, partitions: Any) -> Any:
         node_id = await self._find_coordinator(
@@ -194,7 +225,11 @@ class _QuickAddPartitions(AddPartitionsToTxnHandler):  # type: ignore[misc]
     def handle_response(self, response: Any) -> float | None:
         """Answer as the client does, but ask again sooner while the last markers are written."""
         seconds: float | None = super().handle_response(response)
-        return _BETWEEN_TRANSACTIONS_SECONDS if seconds == BACKOFF_OVERRIDE else seconds
+        if seconds is None:
+            self._sender.pauses.done()
+            return None
+        longer = float(self._sender.pauses.longer())
+        return longer if seconds == BACKOFF_OVERRIDE else max(seconds, longer)
 
 
 class _DescribeTransactionsResponse(Response):  # type: ignore[misc]

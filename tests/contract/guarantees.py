@@ -15,10 +15,10 @@ from services.processor.at_least_once import AtLeastOnce
 from services.processor.group_commits import GroupCommits, committed_offset
 from services.processor.guarantee import Guarantee
 from services.processor.partition import Transaction
-from services.processor.replay import WRITER_KEY
 from services.processor.sending import Routes
 from services.processor.topology import Outputs
 from shared import logs
+from shared.changelog import WRITER_KEY
 from shared.connecting import stop_client
 from shared.kafka import KafkaClients
 from shared.settings import KafkaSettings, load

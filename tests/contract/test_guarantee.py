@@ -18,13 +18,13 @@ from confluent_kafka.admin import ResourceType as Resource
 from sandbox import Sandbox
 from services.processor.at_least_once import AtLeastOnce
 from services.processor.exactly_once import ExactlyOnce
-from services.processor.partition import OFFSET_KEY, Transaction
+from services.processor.partition import Transaction
 from services.processor.record_batches import read_whole_batches
-from services.processor.replay import WRITER_KEY
 from services.processor.restore import ChangelogReader
 from services.processor.sending import Routes, TooLargeError
 from services.processor.state import State
 from services.processor.topology import Outputs
+from shared.changelog import OFFSET_KEY, WRITER_KEY
 from shared.errors import RebuildTaskError, StopServiceError
 from tests.conftest import create
 from tests.contract.guarantees import DEADLINE_SECONDS, Stopwatch, World, transaction

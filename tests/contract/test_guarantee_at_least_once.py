@@ -10,9 +10,10 @@ from aiokafka.structs import TopicPartition
 
 from sandbox import Sandbox
 from services.processor.at_least_once import AtLeastOnce
-from services.processor.partition import OFFSET_KEY, OffsetRecord, Transaction
+from services.processor.partition import Transaction
 from services.processor.replay import Replay
 from services.processor.topology import Outputs
+from shared.changelog import OFFSET_KEY, OffsetRecord
 from shared.errors import KafkaUnavailableError, RebuildTaskError
 from shared.results import encode
 from tests.contract.guarantees import World, transaction

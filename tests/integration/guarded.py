@@ -27,7 +27,7 @@ from tests.integration.grants import Grant
 from tests.verifier import Service, environment
 
 Protocol = Literal["SASL_SSL", "SSL"]
-PRINCIPALS = ("generator", "processor", "delivery", "operator", "auditor", "mender", "stranger")
+PRINCIPALS = ("generator", "processor", "delivery", "operator", "auditor", "mender", "resetter", "stranger")
 PASSWORD = "correct horse battery"
 # A refusal is borne not at all; this is what a busy machine takes to start a process and to be refused.
 AT_ONCE_SECONDS = 30

@@ -42,7 +42,7 @@ def test_the_generator_and_its_peers_send_alike() -> None:
     assert len([line for line in shown.splitlines() if " times" in line]) == 2
 
 
-@pytest.mark.parametrize("curve", ["latency", "partitions", "rates", "sensors", "users"])
+@pytest.mark.parametrize("curve", ["latency", "partitions", "presets", "rates", "sensors", "users"])
 def test_a_curve_has_its_first_steps(curve: str) -> None:
     lines = bench("bench.growth", "--quick", curve).splitlines()
     rows = [json.loads(line) for line in lines if line.startswith('{"curve"')]

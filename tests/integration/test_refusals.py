@@ -18,7 +18,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from services.processor.partition import FORMAT, OFFSET_KEY
+from shared.changelog import FORMAT, OFFSET_KEY
 from tests.integration.conftest import Kafka, create
 from tests.verifier import LoadPlan, Service, load, verify, wait_until_caught_up
 from tests.verifier.broker import Broker

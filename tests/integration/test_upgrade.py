@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
-from services.processor.partition import FORMAT, KNOWN_FORMATS, OFFSET_KEY
+from shared.changelog import FORMAT, KNOWN_FORMATS, OFFSET_KEY
 from tests.fixtures import before
 from tests.integration.conftest import Kafka
 from tests.verifier import LoadPlan, Service, load, verify, wait_until_caught_up

@@ -84,6 +84,11 @@ BOUNDED = {
     ("services.console.redriving", "Redriver._send", "send"): _ALL_OF_IT,
     ("services.console.redriving", "Redriver._send", "asyncio.gather"): _ALL_OF_IT,
     ("services.console.redriving", "Redriver._send", "commit_transaction"): _ALL_OF_IT,
+    (
+        "services.console.resetting",
+        "Reset._send_batch",
+        "send_batch",
+    ): "`_commit` has a deadline",
     ("services.console.checking", "check", "asyncio.gather"): "`_reach` has a deadline around its connection",
 }
 

@@ -15,12 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.processor.continuity import MAX_SOURCES
-from services.processor.partition import FORMAT, OFFSET_KEY, OffsetRecord, Partition, Transaction
+from services.processor.partition import Partition, Transaction
 from services.processor.records import RecordBatch
 from services.processor.settings import ProcessorSettings
 from services.processor.topologies.behavior import BehaviorTopology
 from services.processor.topologies.sensors import SensorTopology
 from services.processor.topology import OutputRecord, Place
+from shared.changelog import FORMAT, OFFSET_KEY, OffsetRecord
 from shared.results import Alert, Progress, Purchase, SensorStats, SettingSince
 from tests.verifier import SensorRules, oddities, poison
 from tests.verifier.contract import Record as KafkaRecord

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from services.processor.accounts import Accounts
 from services.processor.continuity import Continuity
-from services.processor.partition import OFFSET_KEY, OffsetRecord
-from services.processor.replay import WRITER_HEADER, WRITER_KEY, Replay, Writer, parse_header
+from services.processor.replay import WRITER_HEADER, Replay, Writer, parse_header
 from services.processor.state import State
+from shared.changelog import OFFSET_KEY, WRITER_KEY, OffsetRecord
 from shared.results import encode
 
 Change = tuple[bytes, bytes | None]

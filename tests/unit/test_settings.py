@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 from pydantic_settings import SettingsConfigDict
 
+from services.generator.settings import GeneratorSettings
 from services.processor.alerts import Thresholds
 from services.processor.settings import ProcessorSettings
 from shared.errors import BadConfigurationError
+from shared.presets import PRESETS, Preset
 from shared.settings import Group, HttpSettings, KafkaSettings, LogSettings, Settings, load
 
 ALL = (KafkaSettings, ProcessorSettings, HttpSettings, LogSettings)
@@ -304,6 +306,51 @@ def test_a_key_needs_its_certificate() -> None:
     assert refused({"KAFKA_SSL_KEYFILE": __file__}) == ["KAFKA_SSL_KEYFILE needs KAFKA_SSL_CERTFILE"]
 
 
+# Presets
+
+
+def everything(environ: dict[str, str]) -> Settings:
+    groups = (KafkaSettings, GeneratorSettings, ProcessorSettings)
+    return load(*groups, environ=environ, dotenv=None)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_sets_what_there_is_and_says_so(name: Preset) -> None:
+    plain, preset = everything({}), everything({"KAFKA_PRESET": name})
+    for variable, value in PRESETS[name].items():
+        shown, source = origin(preset, variable)
+        assert (shown.removesuffix(".0").lower(), source) == (value, f"preset {name}")
+        assert origin(plain, variable) != origin(preset, variable)
+        assert origin(plain, variable)[0] != value, "it says something else than the default"
+    others = {one.variable for one in preset.origins if one.source == "default"}
+    assert not others & PRESETS[name].keys()
+
+
+def test_what_is_set_pushes_out_what_a_preset_says(tmp_path: Path) -> None:
+    validation = file(tmp_path, "counted", "validation")
+    found = everything(
+        {
+            "KAFKA_PRESET": "durable",
+            "KAFKA_TOPIC_REPLICATION": "1",
+            "PROCESSOR_VALIDATION_FILE": str(validation),
+        }
+    )
+    assert origin(found, "KAFKA_TOPIC_REPLICATION") == ("1", "environment")
+    assert origin(found, "PROCESSOR_VALIDATION") == ("counted", f"file {validation}")
+    assert origin(found, "KAFKA_UNAVAILABLE_SECONDS") == ("3600.0", "preset durable")
+
+
+def test_a_preset_that_is_none_is_refused_with_those_there_are() -> None:
+    (problem,) = refused({"KAFKA_PRESET": "fast"})
+    assert problem.startswith("KAFKA_PRESET: ")
+    assert all(name in problem for name in PRESETS)
+
+
+def test_a_preset_and_a_setting_that_do_not_go_together_name_the_settings() -> None:
+    with pytest.raises(BadConfigurationError, match="GENERATOR_BUFFER_BYTES has to be 4 times"):
+        everything({"KAFKA_PRESET": "throughput", "GENERATOR_BUFFER_BYTES": "1048576"})
+
+
 # The .env file
 
 
@@ -390,6 +437,53 @@ def test_an_entry_of_another_shape_is_refused_with_the_shape_it_should_have(entr
 def test_bounds_that_are_no_ordered_numbers_are_refused(bounds: str) -> None:
     (problem,) = refused({"PROCESSOR_THRESHOLDS": f"cpu:{bounds}"})
     assert problem.startswith("PROCESSOR_THRESHOLDS: the bounds of cpu have to be numbers")
+
+
+TABLES = """
+# Of the server room.
+[temperature]
+min = 10
+max = 80.5
+
+[cpu_usage]
+max = 90
+
+["rack 7, left"]
+"""
+
+
+def test_thresholds_may_be_tables_of_toml_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "thresholds.toml"
+    file.write_text(TABLES)
+    assert read({"PROCESSOR_THRESHOLDS_FILE": str(file)})[ProcessorSettings].thresholds == {
+        "temperature": Thresholds(10.0, 80.5),
+        "cpu_usage": Thresholds(None, 90.0),
+        "rack 7, left": Thresholds(None, None),
+    }
+
+
+@pytest.mark.parametrize("text", ["cpu = {max = 90}", "cpu.max = 90", "[cpu]\nmax = 90"])
+def test_however_toml_writes_a_table(text: str) -> None:
+    assert thresholds(text) == {"cpu": Thresholds(None, 90.0)}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[cpu]\nmax = ", "it is no TOML: "),
+        ("[cpu]\nmax = 90\n[cpu]\nmin = 1", "it is no TOML: "),
+        ("cpu = 90", "cpu has to be a table with min, max or both"),
+        ("[cpu]\nmaximum = 90", "[cpu] has maximum: a sensor has min, max or both"),
+        ('[cpu]\nmax = "90"', "max of [cpu] has to be a number"),
+        ("[cpu]\nmax = true", "max of [cpu] has to be a number"),
+        ("[cpu]\nmin = 90\nmax = 10", "the bounds of cpu have to be numbers, min not above max"),
+        ("[cpu]\nmax = nan", "the bounds of cpu have to be numbers, min not above max"),
+        ("cpu::90,cpu::80", "cpu is named twice"),
+    ],
+)
+def test_thresholds_that_are_wrong_name_the_sensor_and_what_is_wrong(text: str, said: str) -> None:
+    (problem,) = refused({"PROCESSOR_THRESHOLDS": text})
+    assert problem.startswith(f"PROCESSOR_THRESHOLDS: {said}")
 
 
 @pytest.mark.parametrize(

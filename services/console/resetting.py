@@ -1,0 +1,255 @@
+"""Takes the state of an input partition back to nothing: it is counted again from where its log begins.
+
+One transaction under the id of the partition's own task: a tombstone for each key of the changelog, an offset
+record that says that nothing was counted, and the group's offset. So it happens whole or not at all, and
+whoever had the partition is shut out. Only to the beginning: a state is that of one offset, and the one state
+that can be made without counting is the empty one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import IllegalOperation, KafkaError
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
+
+from services.console.connection import Connection
+from services.console.groups import GroupFacts, PartitionLag, look_at
+from shared import topics
+from shared.changelog import FORMAT, OFFSET_KEY, OWN_KEYS, OffsetRecord, transactional_id_of
+from shared.errors import KafkaUnavailableError, TandemError
+from shared.kafka import FENCED, Permission, refusal
+
+_FAILURES = (KafkaError, IllegalOperation, AssertionError, TimeoutError, OSError)
+# Tombstones of a large state take a while; brokers as shipped allow 15 minutes.
+_TIMEOUT_MILLISECONDS = 120_000
+_ABORT_SECONDS = 3.0
+_SETTLE_SECONDS = 10.0
+_SETTLE_PAUSE_SECONDS = 0.1
+_BATCH_BYTES = 256 * 1024
+
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True)
+class Input:
+    """An input topic and who counts it.
+
+    Attributes:
+        name: without the prefix; and `topic`, `changelog` and `group`: full names.
+    """
+
+    name: str
+    topic: str
+    changelog: str
+    group: str
+
+
+@dataclass
+class PartitionPlan:
+    """What a reset does to one partition of the input."""
+
+    lag: PartitionLag
+    keys: set[bytes] = field(default_factory=set, repr=False)
+    is_known: bool = False
+
+    @property
+    def number(self) -> int:
+        """The number of the partition."""
+        return self.lag.partition
+
+    @property
+    def counted_again(self) -> int:
+        """How many offsets lie between the beginning and what was committed."""
+        return max((self.lag.committed or self.lag.start) - self.lag.start, 0)
+
+    @property
+    def has_something(self) -> bool:
+        """Whether anything was ever counted of it."""
+        return self.is_known or self.lag.committed is not None
+
+
+class Reset:
+    """Plans the reset of one input, and carries it out partition by partition."""
+
+    def __init__(self, kafka: Connection, source: Input) -> None:
+        self._kafka = kafka
+        self._source = source
+
+    async def plan(
+        self, numbers: Collection[int], on_progress: Callable[[int, int], None]
+    ) -> list[PartitionPlan]:
+        """Look at the group and the changelog; changes nothing.
+
+        Args:
+            numbers: of partitions; empty: all of them.
+            on_progress: told how many partitions were read and how many there are.
+
+        Raises:
+            TandemError: a topic or a partition is missing, the group has members, or Kafka does not answer.
+        """
+        source = self._source
+        existing = await self._kafka.topics()
+        if missing := [one for one in (source.topic, source.changelog) if one not in existing]:
+            raise TandemError(f"no topic {', '.join(missing)}: there is nothing to count again")
+        count = existing[source.topic].partitions
+        if existing[source.changelog].partitions < count:
+            raise TandemError(
+                f"{source.topic} has {count} partitions and {source.changelog} has "
+                f"{existing[source.changelog].partitions}: the operations guide has what to do under "
+                "Partitions that were added"
+            )
+        if unknown := sorted(set(numbers) - set(range(count))):
+            raise TandemError(f"{source.topic} has no partition {unknown[0]}: it has 0 to {count - 1}")
+        facts = await self._group(sorted(numbers) or list(range(count)))
+        plans = [PartitionPlan(lag) for lag in facts.partitions]
+        for done, plan in enumerate(plans):
+            await self._read_keys(plan)
+            on_progress(done + 1, len(plans))
+        return plans
+
+    async def carry_out(self, plan: PartitionPlan) -> None:
+        """Reset one partition: whole, or not at all.
+
+        Raises:
+            TandemError: the group has members, a processor took the partition over, or Kafka refuses or does
+                not answer. Asked again, it does what was not done.
+        """
+        source = self._source
+        doing = f"reset {source.topic}:{plan.number}"
+        identity = transactional_id_of(source.group, source.name, plan.number)
+        needs = [
+            Permission("Write", "topic", source.changelog),
+            Permission("Read", "topic", source.topic),
+            Permission("Read", "group", source.group),
+            Permission("Write", "transactional id", identity),
+        ]
+        # It ends what a processor that was killed has left open.
+        producer = await self._kafka.producer(
+            doing=doing,
+            needs=needs,
+            transactional_id=identity,
+            transaction_timeout_ms=_TIMEOUT_MILLISECONDS,
+            acks="all",
+            enable_idempotence=True,
+            max_batch_size=_BATCH_BYTES,
+        )
+        try:
+            # After that: a processor that comes now takes the id over, and this here fails.
+            await self._group([plan.number])
+            await self._wait_until_settled(plan)
+            await self._read_keys(plan)
+            await self._commit(producer, plan)
+        except FENCED as error:
+            raise TandemError(
+                f"could not {doing}: a processor has taken the partition over. Stop all processors of group "
+                f"{source.group}, and ask again"
+            ) from error
+        except _FAILURES as error:
+            raise refusal(error, doing=doing, needs=needs) or KafkaUnavailableError(
+                f"could not {doing}: {error!r}. It is reset whole or not at all: ask again"
+            ) from error
+        finally:
+            await self._kafka.let_go(producer)
+
+    async def _group(self, numbers: Collection[int]) -> GroupFacts:
+        """Return the group, with these partitions of its input.
+
+        Raises:
+            TandemError: it has members.
+        """
+        places = [TopicPartition(self._source.topic, number) for number in numbers]
+        facts = await look_at(self._kafka, self._source.group, places)
+        if facts.members:
+            raise TandemError(
+                f"group {facts.name} is active ({facts.state}, {len(facts.members)} members): stop all its "
+                "processors first, and wait for PROCESSOR_SESSION_TIMEOUT_SECONDS after a kill"
+            )
+        return facts
+
+    async def _read_keys(self, plan: PartitionPlan) -> None:
+        """Take the keys that have a value, and whether the changelog says anything of itself."""
+        place = TopicPartition(self._source.changelog, plan.number)
+        ends = (await self._kafka.ends([place]))[place]
+        plan.keys.clear()
+        plan.is_known = False
+        reader = await self._kafka.read({place: ends.start})
+        try:
+            while portions := await reader.next({place: ends.end}):
+                for record in portions.get(place, []):
+                    self._take(plan, record)
+        finally:
+            await self._kafka.close(reader)
+
+    @staticmethod
+    def _take(plan: PartitionPlan, record: Any) -> None:
+        if record.key == OFFSET_KEY:
+            plan.is_known = True
+        elif record.key is not None and record.key not in OWN_KEYS:
+            (plan.keys.discard if record.value is None else plan.keys.add)(record.key)
+
+    async def _wait_until_settled(self, plan: PartitionPlan) -> None:
+        """Wait until no transaction is open on the changelog: it may hold keys that nobody sees yet."""
+        place = TopicPartition(self._source.changelog, plan.number)
+        deadline = asyncio.get_running_loop().time() + _SETTLE_SECONDS
+        while True:
+            stable = (await self._kafka.ends([place]))[place].end
+            last = (await self._kafka.ends([place], "read_uncommitted"))[place].end
+            if stable >= last:
+                return
+            if asyncio.get_running_loop().time() > deadline:
+                raise TandemError(
+                    f"a transaction is open on {place.topic}:{place.partition} from {stable} on: start "
+                    "a processor of this group, which settles it, stop it again, and ask again"
+                )
+            await asyncio.sleep(_SETTLE_PAUSE_SECONDS)
+
+    async def _commit(self, producer: AIOKafkaProducer, plan: PartitionPlan) -> None:
+        source, start = self._source, plan.lag.start
+        record = OffsetRecord(FORMAT, source.topic, source.group, start, 0)
+        changes = [*((key, None) for key in sorted(plan.keys)), (OFFSET_KEY, _encode(record))]
+        offset = {TopicPartition(source.topic, plan.number): OffsetAndMetadata(start, "")}
+        try:
+            async with asyncio.timeout(_TIMEOUT_MILLISECONDS / 1_000):
+                await producer.begin_transaction()
+                await self._send(producer, plan.number, changes)
+                await producer.send_offsets_to_transaction(offset, source.group)
+                await producer.commit_transaction()
+        except BaseException:
+            # Also when it is interrupted: whoever reads the changelog waits behind an open transaction.
+            with contextlib.suppress(*_FAILURES):  # Then Kafka ends it when its time is up.
+                async with asyncio.timeout(_ABORT_SECONDS):
+                    await producer.abort_transaction()
+            raise
+
+    async def _send(
+        self, producer: AIOKafkaProducer, number: int, changes: list[tuple[bytes, bytes | None]]
+    ) -> None:
+        """Send in whole batches, and wait for each; the caller sets the deadline."""
+        batch = producer.create_batch()
+        for key, value in changes:
+            while batch.append(timestamp=None, key=key, value=value) is None:
+                await self._send_batch(producer, batch, number)
+                batch = producer.create_batch()
+        await self._send_batch(producer, batch, number)
+
+    async def _send_batch(self, producer: AIOKafkaProducer, batch: Any, number: int) -> None:
+        batch.close()
+        await (await producer.send_batch(batch, self._source.changelog, partition=number))
+
+
+def known_inputs(named: Callable[[str], str]) -> dict[str, Input]:
+    """Return the inputs of the shipped topologies by name; `named` puts the prefix in front."""
+    groups = {topics.USER_BEHAVIOR: topics.BEHAVIOR_GROUP, topics.SENSOR_DATA: topics.SENSOR_GROUP}
+    return {name: input_of(name, group, named) for name, group in groups.items()}
+
+
+def input_of(name: str, group: str, named: Callable[[str], str]) -> Input:
+    """Return an input by its name and its group's, both without the prefix."""
+    return Input(name, named(name), named(topics.changelog_of(name)), named(group))
