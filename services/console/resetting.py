@@ -142,7 +142,7 @@ class Reset:
         )
         try:
             # After that: a processor that comes now takes the id over, and this here fails.
-            await self._group([plan.number])
+            [plan.lag] = (await self._group([plan.number])).partitions
             await self._wait_until_settled(plan)
             await self._read_keys(plan)
             await self._commit(producer, plan)

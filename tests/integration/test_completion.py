@@ -29,7 +29,8 @@ def test_bash_completes_commands_and_choices(tandem: Tandem, tmp_path: Path) -> 
     asked = f"""
     source {script}
     COMP_WORDS=(tandem res); COMP_CWORD=1; _tandem_completion tandem; echo "${{COMPREPLY[@]}}"
-    COMPREPLY=(); COMP_WORDS=(tandem completion f); COMP_CWORD=2; _tandem_completion tandem; echo "${{COMPREPLY[@]}}"
+    COMPREPLY=()
+    COMP_WORDS=(tandem completion f); COMP_CWORD=2; _tandem_completion tandem; echo "${{COMPREPLY[@]}}"
     """
     done = subprocess.run(
         ["bash", "-c", asked],
