@@ -263,8 +263,8 @@ def _of_preset(
     present: Mapping[str, tuple[str, str]], groups: tuple[type[Group], ...]
 ) -> dict[str, tuple[str, str]]:
     """Return what the preset sets of these groups, but for what is set otherwise."""
-    variable = KafkaSettings.variables()["preset"]
-    name = present[variable][0] if variable in present else None
+    # As the group itself reads it; what is wrong is said there.
+    name = _values_of(KafkaSettings, present, [])[0].get("preset")
     if KafkaSettings not in groups or name not in PRESETS:
         return {}
     known = {one for group in groups for one in group.variables().values()}

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -28,13 +29,14 @@ from shared.kafka import FENCED, Permission, refusal
 
 _FAILURES = (KafkaError, IllegalOperation, AssertionError, TimeoutError, OSError)
 # Tombstones of a large state take a while; brokers as shipped allow 15 minutes.
-_TIMEOUT_MILLISECONDS = 120_000
+_TIMEOUT_MILLISECONDS = 600_000
 _ABORT_SECONDS = 3.0
 _SETTLE_SECONDS = 10.0
 _SETTLE_PAUSE_SECONDS = 0.1
 _BATCH_BYTES = 256 * 1024
 
 _encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(OffsetRecord).decode
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class PartitionPlan:
     """What a reset does to one partition of the input."""
 
     lag: PartitionLag
-    keys: set[bytes] = field(default_factory=set, repr=False)
+    keys: int = 0
     is_known: bool = False
 
     @property
@@ -72,7 +74,22 @@ class PartitionPlan:
     @property
     def has_something(self) -> bool:
         """Whether anything was ever counted of it."""
-        return self.is_known or self.lag.committed is not None
+        return self.is_known or self.keys > 0 or self.lag.committed is not None
+
+
+@dataclass(frozen=True)
+class _Changelog:
+    """What stands in one partition of a changelog.
+
+    Attributes:
+        keys: all that were ever written and are still there, deleted ones too: a reader may leave the record
+            that deletes one out, as one of a writer that was shut out.
+        end: where the next record will stand.
+    """
+
+    keys: set[bytes]
+    offset_record: bytes | None
+    end: int
 
 
 class Reset:
@@ -110,7 +127,8 @@ class Reset:
         facts = await self._group(sorted(numbers) or list(range(count)))
         plans = [PartitionPlan(lag) for lag in facts.partitions]
         for done, plan in enumerate(plans):
-            await self._read_keys(plan)
+            found = await self._read(plan.number)
+            plan.keys, plan.is_known = len(found.keys), found.offset_record is not None
             on_progress(done + 1, len(plans))
         return plans
 
@@ -141,11 +159,12 @@ class Reset:
             max_batch_size=_BATCH_BYTES,
         )
         try:
-            # After that: a processor that comes now takes the id over, and this here fails.
+            # After that: with exactly_once a processor that comes now takes the id over, and this here fails.
+            await self._wait_until_settled(plan.number)
+            found = await self._read(plan.number)
+            plan.keys = len(found.keys)
             [plan.lag] = (await self._group([plan.number])).partitions
-            await self._wait_until_settled(plan)
-            await self._read_keys(plan)
-            await self._commit(producer, plan)
+            await self._commit(producer, plan, found)
         except FENCED as error:
             raise TandemError(
                 f"could not {doing}: a processor has taken the partition over. Stop all processors of group "
@@ -173,30 +192,45 @@ class Reset:
             )
         return facts
 
-    async def _read_keys(self, plan: PartitionPlan) -> None:
-        """Take the keys that have a value, and whether the changelog says anything of itself."""
-        place = TopicPartition(self._source.changelog, plan.number)
+    async def _read(self, number: int) -> _Changelog:
+        """Read one partition of the changelog.
+
+        Raises:
+            TandemError: it is another group's, or Kafka does not answer.
+        """
+        place = TopicPartition(self._source.changelog, number)
         ends = (await self._kafka.ends([place]))[place]
-        plan.keys.clear()
-        plan.is_known = False
+        keys: set[bytes] = set()
+        last: bytes | None = None
         reader = await self._kafka.read({place: ends.start})
         try:
             while portions := await reader.next({place: ends.end}):
                 for record in portions.get(place, []):
-                    self._take(plan, record)
+                    if record.key == OFFSET_KEY:
+                        last = record.value
+                    elif record.key is not None and record.key not in OWN_KEYS:
+                        keys.add(record.key)
         finally:
             await self._kafka.close(reader)
+        self._insist_on_ours(place, last)
+        return _Changelog(keys, last, ends.end)
 
-    @staticmethod
-    def _take(plan: PartitionPlan, record: Any) -> None:
-        if record.key == OFFSET_KEY:
-            plan.is_known = True
-        elif record.key is not None and record.key not in OWN_KEYS:
-            (plan.keys.discard if record.value is None else plan.keys.add)(record.key)
+    def _insist_on_ours(self, place: TopicPartition, offset_record: bytes | None) -> None:
+        if offset_record is None:
+            return
+        try:
+            found = _decode(offset_record)
+        except ValueError:
+            return  # Of whatever version: nothing of it is kept.
+        if (found.group, found.input) != (self._source.group, self._source.topic):
+            raise TandemError(
+                f"{place.topic}:{place.partition} belongs to group {found.group} and input {found.input}, "
+                f"not to {self._source.group} and {self._source.topic}: nothing is reset"
+            )
 
-    async def _wait_until_settled(self, plan: PartitionPlan) -> None:
+    async def _wait_until_settled(self, number: int) -> None:
         """Wait until no transaction is open on the changelog: it may hold keys that nobody sees yet."""
-        place = TopicPartition(self._source.changelog, plan.number)
+        place = TopicPartition(self._source.changelog, number)
         deadline = asyncio.get_running_loop().time() + _SETTLE_SECONDS
         while True:
             stable = (await self._kafka.ends([place]))[place].end
@@ -210,15 +244,18 @@ class Reset:
                 )
             await asyncio.sleep(_SETTLE_PAUSE_SECONDS)
 
-    async def _commit(self, producer: AIOKafkaProducer, plan: PartitionPlan) -> None:
+    async def _commit(self, producer: AIOKafkaProducer, plan: PartitionPlan, found: _Changelog) -> None:
         source, start = self._source, plan.lag.start
         record = OffsetRecord(FORMAT, source.topic, source.group, start, 0)
-        changes = [*((key, None) for key in sorted(plan.keys)), (OFFSET_KEY, _encode(record))]
+        changes = chain(((key, None) for key in found.keys), [(OFFSET_KEY, _encode(record))])
         offset = {TopicPartition(source.topic, plan.number): OffsetAndMetadata(start, "")}
         try:
             async with asyncio.timeout(_TIMEOUT_MILLISECONDS / 1_000):
                 await producer.begin_transaction()
-                await self._send(producer, plan.number, changes)
+                written_at = await self._send(producer, plan.number, changes)
+                self._insist_on_nothing_new(plan.number, found.end, written_at)
+                # Whoever joins from here on reads the changelog behind what we have written.
+                await self._group([plan.number])
                 await producer.send_offsets_to_transaction(offset, source.group)
                 await producer.commit_transaction()
         except BaseException:
@@ -228,20 +265,34 @@ class Reset:
                     await producer.abort_transaction()
             raise
 
+    def _insist_on_nothing_new(self, number: int, end: int, written_at: int) -> None:
+        """With at_least_once nobody is fenced: what somebody wrote since we read would stay."""
+        if written_at != end:
+            raise TandemError(
+                f"somebody has written into {self._source.changelog}:{number} meanwhile: stop all processors "
+                "of its group, and ask again"
+            )
+
     async def _send(
-        self, producer: AIOKafkaProducer, number: int, changes: list[tuple[bytes, bytes | None]]
-    ) -> None:
-        """Send in whole batches, and wait for each; the caller sets the deadline."""
+        self, producer: AIOKafkaProducer, number: int, changes: Iterable[tuple[bytes, bytes | None]]
+    ) -> int:
+        """Send in whole batches, and wait for each; return where the first record stands.
+
+        The caller sets the deadline.
+        """
+        places = []
         batch = producer.create_batch()
         for key, value in changes:
             while batch.append(timestamp=None, key=key, value=value) is None:
-                await self._send_batch(producer, batch, number)
+                places.append(await self._send_batch(producer, batch, number))
                 batch = producer.create_batch()
-        await self._send_batch(producer, batch, number)
+        places.append(await self._send_batch(producer, batch, number))
+        return places[0]
 
-    async def _send_batch(self, producer: AIOKafkaProducer, batch: Any, number: int) -> None:
+    async def _send_batch(self, producer: AIOKafkaProducer, batch: Any, number: int) -> int:
         batch.close()
-        await (await producer.send_batch(batch, self._source.changelog, partition=number))
+        metadata = await (await producer.send_batch(batch, self._source.changelog, partition=number))
+        return int(metadata.offset)
 
 
 def known_inputs(named: Callable[[str], str]) -> dict[str, Input]:

@@ -150,7 +150,9 @@ class ChangelogReader:
                 raise StopServiceError(
                     f"{self._changelog.topic}:{self._changelog.partition}@{record.offset} is not a state "
                     f"that this version and topology wrote ({error!r}). Run the version that wrote it; if "
-                    f"there is none: {_WAYS_OUT}"
+                    "there is none: stop all processors of this group, delete its committed offsets and the "
+                    "changelog's topic, and let it count the input again from the start (purchases and "
+                    "alerts are then published again, with the same identities)"
                 ) from error
 
 

@@ -84,7 +84,10 @@ def _tables(text: str) -> Iterator[tuple[str, float | None, float | None]]:
             if isinstance(bound, bool) or not isinstance(bound, int | float):
                 raise ValueError(f"{name} of [{sensor}] has to be a number")  # noqa: TRY004 — the same
         lower, upper = bounds.get("min"), bounds.get("max")
-        yield sensor, None if lower is None else float(lower), None if upper is None else float(upper)
+        try:
+            yield sensor, None if lower is None else float(lower), None if upper is None else float(upper)
+        except OverflowError:
+            raise ValueError(f"the bounds of {sensor} are too large") from None
 
 
 class ProcessorSettings(Group):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
 from confluent_kafka.admin import NewTopic
 
 from tests.conftest import Kafka
@@ -115,6 +115,25 @@ def test_all_is_counted_again_and_comes_out_the_same(
     assert count(kafka, prefix, start_processor) == counted
     report = verify(kafka.bootstrap_servers, prefix)
     assert report.ok, report.text
+
+
+def test_another_group_than_the_changelogs_is_refused(
+    counted: int, tandem: Tandem, kafka: Kafka, prefix: str
+) -> None:
+    assert counted
+    before = latest(kafka, f"{prefix}{CHANGELOG}")
+    wrong = tandem("reset-offsets", INPUT, "--group", "typo", "--execute")
+    assert (wrong.exit_code, f"is counted by group {prefix}{GROUP}" in wrong.err) == (1, True), wrong.err
+    # What stands in the changelog counts, not what we know of groups.
+    place = next(one for one in before if one[1] == b"!offset")
+    record = json.loads(before[place]) | {"group": "another"}
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
+    producer.produce(f"{prefix}{CHANGELOG}", json.dumps(record), b"!offset", place[0])
+    assert producer.flush(20) == 0
+    before[place] = json.dumps(record).encode()
+    others = tandem("reset-offsets", INPUT, "--execute")
+    assert (others.exit_code, "belongs to group another" in others.err) == (1, True), others.err
+    assert latest(kafka, f"{prefix}{CHANGELOG}") == before
 
 
 def test_one_partition_is_reset_and_no_other(counted: int, tandem: Tandem, prefix: str, kafka: Kafka) -> None:

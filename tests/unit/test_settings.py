@@ -340,6 +340,11 @@ def test_what_is_set_pushes_out_what_a_preset_says(tmp_path: Path) -> None:
     assert origin(found, "KAFKA_UNAVAILABLE_SECONDS") == ("3600.0", "preset durable")
 
 
+def test_a_preset_may_stand_in_a_file(tmp_path: Path) -> None:
+    found = everything({"KAFKA_PRESET_FILE": str(file(tmp_path, "durable", "preset"))})
+    assert origin(found, "PROCESSOR_VALIDATION") == ("full", "preset durable")
+
+
 def test_a_preset_that_is_none_is_refused_with_those_there_are() -> None:
     (problem,) = refused({"KAFKA_PRESET": "fast"})
     assert problem.startswith("KAFKA_PRESET: ")
@@ -478,6 +483,7 @@ def test_however_toml_writes_a_table(text: str) -> None:
         ("[cpu]\nmax = true", "max of [cpu] has to be a number"),
         ("[cpu]\nmin = 90\nmax = 10", "the bounds of cpu have to be numbers, min not above max"),
         ("[cpu]\nmax = nan", "the bounds of cpu have to be numbers, min not above max"),
+        (f"[cpu]\nmax = {'9' * 400}", "the bounds of cpu are too large"),
         ("cpu::90,cpu::80", "cpu is named twice"),
     ],
 )

@@ -75,9 +75,12 @@ def reset_command(
 
 
 def _source(tools: Tools, topic: str, group: str | None) -> Input:
-    if group is not None:
-        return input_of(topic, group, tools.kafka.named)
     known = known_inputs(tools.kafka.named)
+    if group is not None:
+        found = input_of(topic, group, tools.kafka.named)
+        if topic in known and found != known[topic]:
+            raise TandemError(f"{topic} is counted by group {known[topic].group}, not by {found.group}")
+        return found
     if topic not in known:
         raise TandemError(f"{topic} is not one of {', '.join(known)}: say which --group counts it")
     return known[topic]
@@ -90,7 +93,7 @@ def _show(tools: Tools, plans: list[PartitionPlan], word: str) -> None:
                 "partition": plan.number,
                 "committed": plan.lag.committed,
                 "to": plan.lag.start,
-                "keys": len(plan.keys),
+                "keys": plan.keys,
                 "counted_again": plan.counted_again,
                 "done": word == "was",
             }
@@ -99,7 +102,7 @@ def _show(tools: Tools, plans: list[PartitionPlan], word: str) -> None:
     rows = []
     for plan in plans:
         committed = "" if plan.lag.committed is None else plan.lag.committed
-        rows.append((plan.number, committed, plan.lag.start, len(plan.keys), plan.counted_again))
+        rows.append((plan.number, committed, plan.lag.start, plan.keys, plan.counted_again))
     tools.out.show(
         table("partition", "committed", f"{word} reset to", "keys deleted", "counted again", rows=rows)
     )

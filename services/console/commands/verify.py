@@ -91,7 +91,7 @@ def _print_line(out: Output, verdict: Verdict) -> None:
     account = total(verdict.partitions)
     out.text(
         f"{now}  all equal  recomputed {verdict.records:,}  not counted yet {verdict.behind:,}  "
-        f"lost {account.lost:,}  duplicated {account.duplicated:,}"
+        f"lost {account.lost:,}  duplicated {account.duplicated:,}  notes {len(verdict.findings.notes)}"
     )
 
 
