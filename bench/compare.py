@@ -21,7 +21,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from bench import report
 from bench.entries import ENTRIES, OURS, Entry
 from bench.environments import ROOT, NotInstalledError, say
 from bench.report import Run
-from bench.running import Bench, BenchError, Process, machine, run_peer, wait
+from bench.running import Bench, BenchError, Process, machine, run_peer, stamp, wait
 from sandbox import Sandbox, SandboxError
 
 PREFIX = "compare."
@@ -74,14 +73,10 @@ class Compare:
         self._runs = 0
         self.truth = Truth()
 
-    def fill(self, events: int, **settings: object) -> None:
+    def fill(self, events: int, **settings: Any) -> None:
         """Let our generator fill the topic, and read what is in it."""
         self._bench.topics(PREFIX, self._partitions)
-        load = {"GENERATOR_STREAMS": "behavior", "GENERATOR_RATE": "max", "GENERATOR_EVENTS": events}
-        with self._bench.service("generator", PREFIX, **load, **settings, GENERATOR_SEED=1) as generator:
-            code = generator.popen.wait(RUN_SECONDS)
-            if code:
-                raise BenchError(f"the generator: {generator.log.read_text()[-2000:]}")
+        self._bench.fill(PREFIX, events, **settings)
         self._read()
         if self.truth.records != events:
             raise BenchError(f"the topic has {self.truth.records} records, not {events}")
@@ -174,15 +169,8 @@ class Compare:
     @staticmethod
     def _begins(processor: Process) -> float:
         """Wait for the first partition to run; return when, in epoch seconds."""
-        lines: list[str] = []
-
-        def look() -> bool:
-            lines[:] = [line for line in processor.log.read_text().splitlines() if '"task_running"' in line]
-            return bool(lines)
-
-        wait(look, 60, "a partition runs", processor)
-        stamps = [datetime.fromisoformat(json.loads(line)["timestamp"]).timestamp() for line in lines]
-        return min(stamps)
+        wait(lambda: bool(processor.lines("task_running")), 60, "a partition runs", processor)
+        return min(stamp(line) for line in processor.lines("task_running"))
 
     def _last_commit(self) -> float:
         """Return the timestamp of the last record of the changelog, in epoch seconds."""

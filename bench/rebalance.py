@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import signal
 import statistics
 import subprocess
@@ -20,14 +19,13 @@ import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Consumer, TopicPartition
 
-from bench.running import START_SECONDS, Bench, BenchError, Process, machine, wait
+from bench.running import START_SECONDS, Bench, BenchError, Process, machine, stamp, wait
 from sandbox import Sandbox
 
 PREFIX = "rebalance."
@@ -57,13 +55,7 @@ class Running:
 
     def lines(self, event: str) -> list[dict[str, Any]]:
         """Return the log lines of an event so far, `at` being their epoch seconds."""
-        found = []
-        for line in self.process.log.read_text().splitlines():
-            if f'"event":"{event}"' in line:
-                fields = json.loads(line)
-                fields["at"] = datetime.fromisoformat(fields["timestamp"]).timestamp()
-                found.append(fields)
-        return found
+        return [line | {"at": stamp(line)} for line in self.process.lines(event)]
 
     def mark(self) -> None:
         """Take the assignments so far as seen."""

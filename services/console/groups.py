@@ -13,6 +13,8 @@ from shared import topics
 from shared.errors import TandemError
 from shared.kafka import Permission, refusal
 
+# Of the shipped topologies; names without the prefix.
+GROUPS_OF_INPUTS = {topics.USER_BEHAVIOR: topics.BEHAVIOR_GROUP, topics.SENSOR_DATA: topics.SENSOR_GROUP}
 _DEAD = "Dead"  # what a coordinator says of a group that it does not know
 
 
@@ -104,9 +106,8 @@ async def pair(connection: Connection, existing: Mapping[str, TopicFacts]) -> li
         TandemError: Kafka does not answer, or refuses.
     """
     named = connection.kafka.named
-    inputs = {topics.BEHAVIOR_GROUP: topics.USER_BEHAVIOR, topics.SENSOR_GROUP: topics.SENSOR_DATA}
     found = []
-    for group, source in inputs.items():
+    for source, group in GROUPS_OF_INPUTS.items():
         if facts := existing.get(named(source)):
             places = [TopicPartition(facts.name, number) for number in range(facts.partitions)]
             found.append(await look_at(connection, named(group), places))

@@ -15,9 +15,11 @@ import msgspec
 
 from services.console.tailing import as_json, readable
 
-_ERRORS = "__streams.errors."
+# Before the names of the headers that say why and from where.
+ERRORS = "__streams.errors."
 _LENGTH = "tandem.value.length"
-_OWN_HEADERS = (_LENGTH, "tandem.value.sha256")
+# Of a value that was cut: its length and its SHA-256 as a whole.
+OWN_HEADERS = (_LENGTH, "tandem.value.sha256")
 # Says of a record that was sent again which letter it was.
 RETRIED_HEADER = "tandem.retried"
 # What messages of one kind differ in: numbers, and what is quoted of a record.
@@ -96,7 +98,7 @@ class Letter:
     def origin_headers(self) -> Headers:
         """Where it comes from, as headers of a record that goes somewhere else."""
         parts = (("topic", self.topic), ("partition", self.source_partition), ("offset", self.source_offset))
-        return tuple((_ERRORS + name, str(part).encode()) for name, part in parts if part is not None)
+        return tuple((ERRORS + name, str(part).encode()) for name, part in parts if part is not None)
 
     @property
     def moment(self) -> str:
@@ -106,8 +108,8 @@ class Letter:
 
 def letter_of(record: Any) -> Letter:
     """Return a record of a dead letter topic as a letter; what its headers do not say is None or empty."""
-    found = {name: value or b"" for name, value in record.headers if name.startswith(_ERRORS)}
-    about = {name.removeprefix(_ERRORS): value.decode(errors="replace") for name, value in found.items()}
+    found = {name: value or b"" for name, value in record.headers if name.startswith(ERRORS)}
+    about = {name.removeprefix(ERRORS): value.decode(errors="replace") for name, value in found.items()}
     lengths = [value for name, value in record.headers if name == _LENGTH]
     return Letter(
         partition=record.partition,
@@ -118,7 +120,7 @@ def letter_of(record: Any) -> Letter:
         headers=tuple(
             (name, value)
             for name, value in record.headers
-            if not name.startswith(_ERRORS) and name not in _OWN_HEADERS
+            if not name.startswith(ERRORS) and name not in OWN_HEADERS
         ),
         exception=about.get("exception", ""),
         message=about.get("message", ""),

@@ -9,14 +9,13 @@ with a new epoch: with this client a late copy of a request could otherwise end 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import IllegalOperation, KafkaError, MessageSizeTooLargeError
+from aiokafka.errors import MessageSizeTooLargeError
 from aiokafka.structs import TopicPartition
 
 from services.console.connection import Connection, Log
@@ -31,18 +30,16 @@ from services.console.letters import (
     encode_mark,
     letter_of,
 )
+from services.console.transacting import FAILURES, aborted_if_it_fails, take_over
 from shared.errors import KafkaUnavailableError, TandemError
 from shared.kafka import FENCED, Permission, refusal
 
 # Of one transaction.
 _LETTERS = 200
 _BYTES = 4 * 2**20
-# What the client is known to raise out of a transaction; its state machine is made of asserts.
-_FAILURES = (KafkaError, IllegalOperation, AssertionError, TimeoutError, OSError)
 _HANDLED_PARTITION = 0
 # A transaction that is left open holds up the processor, which reads what is committed.
 _TIMEOUT_MILLISECONDS = 15_000
-_ABORT_SECONDS = 3.0
 # Above the largest message there is: the brokers have the last word.
 _REQUEST_BYTES = 4 * 2**20
 
@@ -241,13 +238,12 @@ class Redriver:
             Permission("Write", "transactional id", identity),
         ]
         needs = list(dict.fromkeys(needs))
-        producer = await self._kafka.producer(
+        producer = await take_over(
+            self._kafka,
+            identity,
             doing=doing,
             needs=needs,
-            transactional_id=identity,
-            transaction_timeout_ms=_TIMEOUT_MILLISECONDS,
-            acks="all",
-            enable_idempotence=True,
+            timeout_milliseconds=_TIMEOUT_MILLISECONDS,
             max_request_size=_REQUEST_BYTES,
         )
         try:
@@ -263,7 +259,7 @@ class Redriver:
             ) from error
         except MessageSizeTooLargeError as error:
             raise _RecordRefusedError(error) from error
-        except _FAILURES as error:
+        except FAILURES as error:
             refused = refusal(error, doing=doing, needs=needs)
             raise refused or KafkaUnavailableError(
                 f"could not {doing}: {error!r}. Ask again: nothing is sent twice"
@@ -272,15 +268,11 @@ class Redriver:
             await self._kafka.let_go(producer)
 
     async def _send_or_abort(self, producer: AIOKafkaProducer, parcels: Sequence[Parcel]) -> None:
-        try:
-            async with asyncio.timeout(self._kafka.kafka.operation_deadline_seconds):
-                await self._send(producer, parcels)
-        except BaseException:
-            # Also when it is interrupted: readers of the topics wait behind a transaction that is left open.
-            with contextlib.suppress(*_FAILURES):  # Then Kafka ends it when its time is up.
-                async with asyncio.timeout(_ABORT_SECONDS):
-                    await producer.abort_transaction()
-            raise
+        async with (
+            aborted_if_it_fails(producer),
+            asyncio.timeout(self._kafka.kafka.operation_deadline_seconds),
+        ):
+            await self._send(producer, parcels)
 
     async def _send(self, producer: AIOKafkaProducer, parcels: Sequence[Parcel]) -> None:
         """Send records and marks, and commit; the caller sets the deadline."""

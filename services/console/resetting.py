@@ -9,7 +9,6 @@ that can be made without counting is the empty one.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from itertools import chain
@@ -17,20 +16,18 @@ from typing import Any
 
 import msgspec
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import IllegalOperation, KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from services.console.connection import Connection
-from services.console.groups import GroupFacts, PartitionLag, look_at
+from services.console.groups import GROUPS_OF_INPUTS, GroupFacts, PartitionLag, look_at
+from services.console.transacting import FAILURES, aborted_if_it_fails, take_over
 from shared import topics
 from shared.changelog import FORMAT, OFFSET_KEY, OWN_KEYS, OffsetRecord, transactional_id_of
 from shared.errors import KafkaUnavailableError, TandemError
 from shared.kafka import FENCED, Permission, refusal
 
-_FAILURES = (KafkaError, IllegalOperation, AssertionError, TimeoutError, OSError)
 # Tombstones of a large state take a while; brokers as shipped allow 15 minutes.
 _TIMEOUT_MILLISECONDS = 600_000
-_ABORT_SECONDS = 3.0
 _SETTLE_SECONDS = 10.0
 _SETTLE_PAUSE_SECONDS = 0.1
 _BATCH_BYTES = 256 * 1024
@@ -88,7 +85,7 @@ class _Changelog:
     """
 
     keys: set[bytes]
-    offset_record: bytes | None
+    has_offset_record: bool
     end: int
 
 
@@ -128,7 +125,7 @@ class Reset:
         plans = [PartitionPlan(lag) for lag in facts.partitions]
         for done, plan in enumerate(plans):
             found = await self._read(plan.number)
-            plan.keys, plan.is_known = len(found.keys), found.offset_record is not None
+            plan.keys, plan.is_known = len(found.keys), found.has_offset_record
             on_progress(done + 1, len(plans))
         return plans
 
@@ -149,13 +146,12 @@ class Reset:
             Permission("Write", "transactional id", identity),
         ]
         # It ends what a processor that was killed has left open.
-        producer = await self._kafka.producer(
+        producer = await take_over(
+            self._kafka,
+            identity,
             doing=doing,
             needs=needs,
-            transactional_id=identity,
-            transaction_timeout_ms=_TIMEOUT_MILLISECONDS,
-            acks="all",
-            enable_idempotence=True,
+            timeout_milliseconds=_TIMEOUT_MILLISECONDS,
             max_batch_size=_BATCH_BYTES,
         )
         try:
@@ -170,7 +166,7 @@ class Reset:
                 f"could not {doing}: a processor has taken the partition over. Stop all processors of group "
                 f"{source.group}, and ask again"
             ) from error
-        except _FAILURES as error:
+        except FAILURES as error:
             raise refusal(error, doing=doing, needs=needs) or KafkaUnavailableError(
                 f"could not {doing}: {error!r}. It is reset whole or not at all: ask again"
             ) from error
@@ -213,7 +209,7 @@ class Reset:
         finally:
             await self._kafka.close(reader)
         self._insist_on_ours(place, last)
-        return _Changelog(keys, last, ends.end)
+        return _Changelog(keys, last is not None, ends.end)
 
     def _insist_on_ours(self, place: TopicPartition, offset_record: bytes | None) -> None:
         if offset_record is None:
@@ -249,21 +245,14 @@ class Reset:
         record = OffsetRecord(FORMAT, source.topic, source.group, start, 0)
         changes = chain(((key, None) for key in found.keys), [(OFFSET_KEY, _encode(record))])
         offset = {TopicPartition(source.topic, plan.number): OffsetAndMetadata(start, "")}
-        try:
-            async with asyncio.timeout(_TIMEOUT_MILLISECONDS / 1_000):
-                await producer.begin_transaction()
-                written_at = await self._send(producer, plan.number, changes)
-                self._insist_on_nothing_new(plan.number, found.end, written_at)
-                # Whoever joins from here on reads the changelog behind what we have written.
-                await self._group([plan.number])
-                await producer.send_offsets_to_transaction(offset, source.group)
-                await producer.commit_transaction()
-        except BaseException:
-            # Also when it is interrupted: whoever reads the changelog waits behind an open transaction.
-            with contextlib.suppress(*_FAILURES):  # Then Kafka ends it when its time is up.
-                async with asyncio.timeout(_ABORT_SECONDS):
-                    await producer.abort_transaction()
-            raise
+        async with aborted_if_it_fails(producer), asyncio.timeout(_TIMEOUT_MILLISECONDS / 1_000):
+            await producer.begin_transaction()
+            written_at = await self._send(producer, plan.number, changes)
+            self._insist_on_nothing_new(plan.number, found.end, written_at)
+            # Whoever joins from here on reads the changelog behind what we have written.
+            await self._group([plan.number])
+            await producer.send_offsets_to_transaction(offset, source.group)
+            await producer.commit_transaction()
 
     def _insist_on_nothing_new(self, number: int, end: int, written_at: int) -> None:
         """With at_least_once nobody is fenced: what somebody wrote since we read would stay."""
@@ -297,8 +286,7 @@ class Reset:
 
 def known_inputs(named: Callable[[str], str]) -> dict[str, Input]:
     """Return the inputs of the shipped topologies by name; `named` puts the prefix in front."""
-    groups = {topics.USER_BEHAVIOR: topics.BEHAVIOR_GROUP, topics.SENSOR_DATA: topics.SENSOR_GROUP}
-    return {name: input_of(name, group, named) for name, group in groups.items()}
+    return {name: input_of(name, group, named) for name, group in GROUPS_OF_INPUTS.items()}
 
 
 def input_of(name: str, group: str, named: Callable[[str], str]) -> Input:

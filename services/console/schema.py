@@ -13,10 +13,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from services.console.letters import RETRIED_HEADER, Mark
+from services.console.letters import ERRORS, OWN_HEADERS, RETRIED_HEADER, Mark
 from services.console.lines import SCHEMAS
 from shared import topics
-from shared.events import UserEvent
 from shared.results import Alert, Purchase
 from shared.topics import TopicDefinition
 
@@ -27,8 +26,7 @@ _BINDING_VERSION = "0.5.0"
 _KNOWN_CONFIGS = {"cleanup.policy", "retention.ms", "max.message.bytes"}
 # The very end, for Python and for ECMA: what "$" is differs by a line break, and the latter has no "\Z".
 _THE_END = r"(?![\s\S])"
-_ERRORS = ("exception", "message", "stacktrace", "topic", "partition", "offset")
-_CUT_HEADERS = ("tandem.value.length", "tandem.value.sha256")
+_WHY = ("exception", "message", "stacktrace", "topic", "partition", "offset")
 
 Direction = Literal["send", "receive"]
 
@@ -172,12 +170,12 @@ def _messages() -> dict[str, Any]:
             "payload": {"$ref": f"#/components/schemas/{struct.__name__}"},
             "bindings": {"kafka": {"key": {"type": "string"}, "bindingVersion": _BINDING_VERSION}},
         }
-    names = [*(f"__streams.errors.{name}" for name in _ERRORS), *_CUT_HEADERS, RETRIED_HEADER]
+    names = [*(ERRORS + name for name in _WHY), *OWN_HEADERS, RETRIED_HEADER]
     found["DeadLetter"] = {
         "title": "Dead letter",
         "contentType": "application/octet-stream",
         "description": "Key, value and headers of the record as it was; a value that is too large is cut: "
-        f"{_CUT_HEADERS[0]} and {_CUT_HEADERS[1]} tell of the whole.",
+        f"{OWN_HEADERS[0]} and {OWN_HEADERS[1]} tell of the whole.",
         "headers": {"type": "object", "properties": {name: {"type": "string"} for name in names}},
     }
     return found
@@ -201,7 +199,6 @@ def _mended(struct: type[Any], schema: dict[str, Any]) -> dict[str, Any]:
 
 _STRUCTS: dict[str, type[Any]] = {
     **SCHEMAS,
-    topics.USER_BEHAVIOR: UserEvent,
     topics.handled_of(topics.DEAD_LETTERS): Mark,
     topics.handled_of(topics.DELIVERY_DEAD_LETTERS): Mark,
 }

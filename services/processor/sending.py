@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ FAILURES = (KafkaError, IllegalOperation, AssertionError, TimeoutError, OSError)
 _LOWERED_BY = 8
 # The first that is tried of a dead letter: a value of 64 KiB, and what stands beside it.
 _CUT_LETTER_BYTES = CUT_VALUE_BYTES + 32 * 1024
+_NO_HEADERS: list[tuple[str, bytes | None]] = []
 _TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 
 
@@ -104,13 +106,16 @@ class Routes:
 def batches_of(producer: AIOKafkaProducer, records: list[OutputRecord]) -> Iterator[Any]:
     """Yield record batches that hold `records` in order."""
     batch = producer.create_batch()
+    # One time for all: they become visible together, and the client would ask for it record by record.
+    now = int(time.time() * 1000)
     for key, value, headers in records:
-        if batch.append(timestamp=None, key=key, value=value, headers=list(headers)) is None:
+        listed = list(headers) if headers else _NO_HEADERS
+        if batch.append(timestamp=now, key=key, value=value, headers=listed) is None:
             batch.close()
             yield batch
             batch = producer.create_batch()
             # The first record of a batch is taken whatever its size: the broker has the last word on it.
-            batch.append(timestamp=None, key=key, value=value, headers=list(headers))
+            batch.append(timestamp=now, key=key, value=value, headers=listed)
     if batch.record_count():
         batch.close()
         yield batch

@@ -83,18 +83,20 @@ class KeySet(Generic[KeyT]):
     def __len__(self) -> int:
         return len(self._members)
 
-    def add(self, keys: Iterable[KeyT]) -> None:
+    def add(self, keys: Collection[KeyT]) -> None:
         """Add keys.
 
         Raises:
             StateFullError: they do not all fit; none is added.
         """
+        # Mostly all are known: found out without making a set of them.
+        if self._members.issuperset(keys):
+            return
         # Not `-=`, which goes through all members.
         new = set(keys) - self._members
-        if new:
-            self._budget.take(len(new))
-            self._members |= new
-            self._fresh |= new
+        self._budget.take(len(new))
+        self._members |= new
+        self._fresh |= new
 
     def take_changes(self) -> Iterator[tuple[bytes, bytes | None]]:
         """Yield what was added since the last call."""

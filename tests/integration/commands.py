@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,15 @@ class Ran:
 
 
 Tandem = Callable[..., Ran]
+StartTandem = Callable[..., "subprocess.Popen[str]"]
+
+
+def start_tandem(
+    *arguments: str, folder: Path, variables: Mapping[str, object], **streams: Any
+) -> subprocess.Popen[str]:
+    """Start a command that a test ends itself, with these variables and nothing of the caller's."""
+    command = [sys.executable, "-m", "services.console", *arguments]
+    return subprocess.Popen(command, env=environment(**variables), cwd=folder, text=True, **streams)
 
 
 def run_tandem(*arguments: str, folder: Path, variables: dict[str, object]) -> Ran:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Kafka, create, create_topics
-from tests.integration.commands import Tandem, run_tandem
+from tests.integration.commands import StartTandem, Tandem, run_tandem, start_tandem
 from tests.integration.guarded import Guarded, guarded_broker
 from tests.verifier import Service, environment
 
@@ -53,6 +53,15 @@ def tandem(kafka: Kafka, prefix: str, tmp_path: Path) -> Tandem:
     reached = {"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers, "KAFKA_TOPIC_PREFIX": prefix}
     return lambda *arguments, **variables: run_tandem(
         *arguments, folder=tmp_path, variables=reached | variables
+    )
+
+
+@pytest.fixture
+def begin_tandem(kafka: Kafka, prefix: str, tmp_path: Path) -> StartTandem:
+    """Return what starts a command as `tandem` runs it, and leaves the rest to the test."""
+    reached = {"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers, "KAFKA_TOPIC_PREFIX": prefix}
+    return lambda *arguments, **streams: start_tandem(
+        *arguments, folder=tmp_path, variables=reached, **streams
     )
 
 

@@ -101,6 +101,18 @@ class Guarded:
         service.start()
         return service
 
+    def tandem(self, prefix: str, principal: str, *arguments: str) -> tuple[int, list[str]]:
+        """Run a command to its end as a principal; return its exit code and what it said."""
+        run = self.service(
+            self.command("tandem", *arguments),
+            prefix,
+            principal=principal,
+            HTTP_PORT=None,
+            LOG_FORMAT=None,
+            KAFKA_OPERATION_DEADLINE_SECONDS=5,
+        )
+        return run.wait(60), run.lines()
+
     @staticmethod
     def command(what: str, *arguments: str) -> list[str]:
         """Return the command line of a module, or of `tandem`."""

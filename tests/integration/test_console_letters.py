@@ -26,9 +26,9 @@ from confluent_kafka.admin import (
 )
 
 from tests.conftest import Kafka
-from tests.integration.commands import Tandem
+from tests.integration.commands import StartTandem, Tandem
 from tests.integration.receiver import Reply, receiving
-from tests.verifier import Service, environment
+from tests.verifier import Service
 from tests.verifier.broker import Broker
 from tests.verifier.contract import Record
 from tests.verifier.polling import poll
@@ -239,23 +239,16 @@ def letters(
 
 
 def test_who_is_killed_in_the_middle_again_and_again_sends_each_once(
-    kafka: Kafka, prefix: str, tmp_path: Path
+    kafka: Kafka, prefix: str, begin_tandem: StartTandem
 ) -> None:
     count = 600
     letters(kafka, prefix, count)
-    reached = {"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers, "KAFKA_TOPIC_PREFIX": prefix}
     # Small transactions, so that a kill lands in the middle of many.
-    command = [sys.executable, "-m", "services.console", "dlq", "retry", "--all", "--rate", "150"]
+    command = ("dlq", "retry", "--all", "--rate", "150")
     chance = random.Random(11)
     kills = 0
     for run in range(20):
-        process = subprocess.Popen(
-            command,
-            env=environment(**reached),
-            cwd=tmp_path,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        process = begin_tandem(*command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             # Always later than the first transaction, so that it comes to an end.
             assert process.wait(chance.uniform(3.0, 4.5)) == 0, f"run {run}"
@@ -272,15 +265,12 @@ def test_who_is_killed_in_the_middle_again_and_again_sends_each_once(
     assert len(records(kafka, f"{prefix}dead_letters-handled")) == count
 
 
-def test_two_at_once_send_each_once(kafka: Kafka, prefix: str, tandem: Tandem, tmp_path: Path) -> None:
+def test_two_at_once_send_each_once(
+    kafka: Kafka, prefix: str, tandem: Tandem, begin_tandem: StartTandem
+) -> None:
     count = 400
     letters(kafka, prefix, count)
-    reached = {"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers, "KAFKA_TOPIC_PREFIX": prefix}
-    command = [sys.executable, "-m", "services.console", "dlq", "retry", "--all", "--rate", "100"]
-    both = [
-        subprocess.Popen(command, env=environment(**reached), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
+    both = [begin_tandem("dlq", "retry", "--all", "--rate", "100", stderr=subprocess.PIPE) for _ in range(2)]
     said = [process.communicate(timeout=60)[1] for process in both]
     for process, text in zip(both, said, strict=True):
         assert process.returncode == 0 or "tandem: " in text, text
@@ -290,14 +280,10 @@ def test_two_at_once_send_each_once(kafka: Kafka, prefix: str, tandem: Tandem, t
 
 
 def test_an_interruption_says_what_was_done_and_leaves_no_transaction_open(
-    kafka: Kafka, prefix: str, tandem: Tandem, tmp_path: Path
+    kafka: Kafka, prefix: str, tandem: Tandem, begin_tandem: StartTandem
 ) -> None:
     letters(kafka, prefix, 300)
-    reached = {"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers, "KAFKA_TOPIC_PREFIX": prefix}
-    command = [sys.executable, "-m", "services.console", "dlq", "retry", "--all", "--rate", "50", "--json"]
-    process = subprocess.Popen(
-        command, env=environment(**reached), cwd=tmp_path, stdout=subprocess.PIPE, text=True
-    )
+    process = begin_tandem("dlq", "retry", "--all", "--rate", "50", "--json", stdout=subprocess.PIPE)
     time.sleep(4)
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=30)

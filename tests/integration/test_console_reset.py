@@ -7,20 +7,17 @@ import os
 import random
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
 from confluent_kafka.admin import NewTopic
 
 from tests.conftest import Kafka
-from tests.integration.commands import Tandem
+from tests.integration.commands import StartTandem, Tandem
 from tests.integration.grants import Grant, documented
 from tests.integration.guarded import Guarded
-from tests.verifier import LoadPlan, Service, environment, load, verify, wait_until_caught_up
+from tests.verifier import LoadPlan, Service, load, verify, wait_until_caught_up
 from tests.verifier.broker import Broker
 from tests.verifier.polling import poll
 
@@ -201,19 +198,12 @@ def test_a_state_in_doubt_is_no_obstacle(
 
 
 def test_killed_in_the_middle_it_has_done_partitions_whole_or_not_at_all(
-    counted: int, kafka: Kafka, prefix: str, tmp_path: Path, count_again: Callable[[], int]
+    counted: int, kafka: Kafka, prefix: str, begin_tandem: StartTandem, count_again: Callable[[], int]
 ) -> None:
-    reached = {"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers, "KAFKA_TOPIC_PREFIX": prefix}
-    command = [sys.executable, "-m", "services.console", "reset-offsets", INPUT, "--execute"]
+    command = ("reset-offsets", INPUT, "--execute")
     chance = random.Random(3)
     for _ in range(4):
-        process = subprocess.Popen(
-            command,
-            env=environment(**reached),
-            cwd=tmp_path,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        process = begin_tandem(*command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             process.wait(chance.uniform(0.8, 2.0))
         except subprocess.TimeoutExpired:
@@ -221,8 +211,7 @@ def test_killed_in_the_middle_it_has_done_partitions_whole_or_not_at_all(
             process.wait(10)
     # Whatever is done: what a processor finds is a whole state, of before or of nothing.
     assert count_again() == counted
-    done = subprocess.run(command, env=environment(**reached), cwd=tmp_path, timeout=60, check=False)
-    assert done.returncode == 0
+    assert begin_tandem(*command).wait(60) == 0
     make_results_anew(kafka, prefix)
     assert count_again() == counted
 
@@ -243,15 +232,7 @@ RESETTER = documented("resetter")
 
 
 def reset(guarded: Guarded, prefix: str, *arguments: str) -> tuple[int, list[str]]:
-    run: Any = guarded.service(
-        guarded.command("tandem", "reset-offsets", INPUT, *arguments),
-        prefix,
-        principal="resetter",
-        HTTP_PORT=None,
-        LOG_FORMAT=None,
-        KAFKA_OPERATION_DEADLINE_SECONDS=5,
-    )
-    return run.wait(60), run.lines()
+    return guarded.tandem(prefix, "resetter", "reset-offsets", INPUT, *arguments)
 
 
 OF_USERS = [one for one in RESETTER if one.name.startswith(("behavior", "user_", "processor-user"))]

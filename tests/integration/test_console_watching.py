@@ -5,29 +5,24 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
 
 from tests.conftest import Kafka
-from tests.verifier import BackgroundLoad, LoadPlan, Service, environment
+from tests.integration.commands import StartTandem
+from tests.verifier import BackgroundLoad, LoadPlan, Service
 from tests.verifier.broker import Broker
 
 pytestmark = pytest.mark.timeout(120)
 
 
 @contextmanager
-def watching(kafka: Kafka, prefix: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
-    reached = {"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers, "KAFKA_TOPIC_PREFIX": prefix}
-    command = [sys.executable, "-m", "services.console", "verify", "--watch", "--interval", "0.5", "--json"]
-    process = subprocess.Popen(
-        command, env=environment(**reached), cwd=folder, stdout=subprocess.PIPE, text=True
-    )
+def watching(begin: StartTandem) -> Iterator[subprocess.Popen[str]]:
+    process = begin("verify", "--watch", "--interval", "0.5", "--json", stdout=subprocess.PIPE)
     try:
         yield process
     finally:
@@ -46,14 +41,14 @@ def test_it_follows_running_services_and_ends_when_something_differs(
     prefix: str,
     make_topics: Callable[..., None],
     start_processor: Callable[..., Service],
-    tmp_path: Path,
+    begin_tandem: StartTandem,
 ) -> None:
     make_topics(prefix)
     start_processor().wait_until_ready()
     plan = LoadPlan(seed=31, users=500)
     with (
         BackgroundLoad(kafka.bootstrap_servers, prefix, plan, records_per_second=300) as running,
-        watching(kafka, prefix, tmp_path) as process,
+        watching(begin_tandem) as process,
     ):
         running.wait_for(300)
         seen = lines(process, 4)
@@ -73,10 +68,10 @@ def test_it_follows_running_services_and_ends_when_something_differs(
 
 
 def test_ctrl_c_ends_it_with_0_while_all_is_equal(
-    kafka: Kafka, prefix: str, make_topics: Callable[..., None], tmp_path: Path
+    prefix: str, make_topics: Callable[..., None], begin_tandem: StartTandem
 ) -> None:
     make_topics(prefix)
-    with watching(kafka, prefix, tmp_path) as process:
+    with watching(begin_tandem) as process:
         assert all(one["equal"] for one in lines(process, 2))
         time.sleep(0.1)
         process.send_signal(signal.SIGINT)

@@ -83,15 +83,7 @@ def write_letters(guarded: Guarded, prefix: str) -> None:
 
 
 def dlq(guarded: Guarded, prefix: str, *arguments: str) -> tuple[int, list[str]]:
-    run = guarded.service(
-        guarded.command("tandem", "dlq", *arguments),
-        prefix,
-        principal="mender",
-        HTTP_PORT=None,
-        LOG_FORMAT=None,
-        KAFKA_OPERATION_DEADLINE_SECONDS=5,
-    )
-    return run.wait(60), run.lines()
+    return guarded.tandem(prefix, "mender", "dlq", *arguments)
 
 
 def test_what_the_guide_grants_for_letters_is_enough(guarded: Guarded, prefix: str) -> None:

@@ -36,9 +36,9 @@ def schema_command(topic: str | None) -> None:
     try:
         _print(schema.json_schema(topic))
     except KeyError:
-        known = ", ".join(sorted(schema.described_topics()))
-        why = "holds records as they were, of whatever kind" if topic in known.split(", ") else "is unknown"
-        out.error(f"{topic} {why}: topics are {known}")
+        known = sorted(schema.described_topics())
+        why = "holds records as they were, of whatever kind" if topic in known else "is unknown"
+        out.error(f"{topic} {why}: topics are {', '.join(known)}")
         sys.exit(FAILED)
 
 

@@ -90,7 +90,7 @@ class Committer:
     @property
     def has_lease(self) -> bool:
         """Whether this process is known to be a member, so that it may deliver."""
-        return not self._is_gone and self._loop.time() < self._member_at + self._lease_seconds
+        return self.lease_left_seconds > 0
 
     @property
     def lease_left_seconds(self) -> float:
