@@ -1,6 +1,7 @@
 """What a changelog says of itself, and the transactional id of whoever writes it. Pure.
 
-Known to the processor, which writes it, and to the console, which can take a state back to nothing.
+Known to the processor, which writes it, and to the console, which can take a state back to nothing and can
+say which events it has missed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,45 @@ OFFSET_KEY = b"!offset"
 WRITER_KEY = b"!writer"
 # Records of the changelog that are no part of the state.
 OWN_KEYS = frozenset({OFFSET_KEY, WRITER_KEY})
+# The store of the sources, whose keys are `{SOURCES}/{source}`, and the format of its values.
+SOURCES = "sources"
+SOURCES_FORMAT = 1
+_SOURCES_MARK = b"v%d " % SOURCES_FORMAT
+
+
+class Interval(msgspec.Struct, array_like=True):
+    """Open numbers `first` … `last`; `dead` where their records are dead letters rather than missing."""
+
+    first: int
+    last: int
+    dead: bool
+
+
+class SourceState(msgspec.Struct, array_like=True):
+    """What is known of one source. `heard_at` is the input offset of its latest record."""
+
+    next_seq: int
+    heard_at: int
+    open: list[Interval]
+
+
+_decode_source = msgspec.json.Decoder(SourceState).decode
+
+
+def read_source(key: bytes | None, value: bytes | None) -> tuple[str, SourceState | None] | None:
+    """Return a source and what is stored of it (None: it is forgotten); None for any other record.
+
+    Raises:
+        ValueError: it is not as this version writes it.
+    """
+    name, _, source = (key or b"").decode(errors="replace").partition("/")
+    if name != SOURCES:
+        return None
+    if value is None:
+        return source, None
+    if not value.startswith(_SOURCES_MARK):
+        raise ValueError(f"source {source} is not stored in format {SOURCES_FORMAT}")
+    return source, _decode_source(value[len(_SOURCES_MARK) :])
 
 
 class OffsetRecord(msgspec.Struct):

@@ -6,6 +6,7 @@ recomputing needs (users, sensors).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -16,13 +17,14 @@ from services.console.accounts import PartitionAccount, accounts
 from services.console.connection import Connection, Log
 from services.console.following import Follower, LatestByKey, places_of
 from services.console.merge import Ends
+from services.console.naming import name_events, read_sources
 from services.console.verification.findings import Findings
 from services.console.verification.partitions import BehaviorCheck, PartitionCheck, SensorCheck, Task
 from services.console.verification.queues import PublishedQueue
 from services.console.verification.recompute import Origin
 from services.console.verification.rules import RulesHistory
 from shared import topics
-from shared.errors import TandemError
+from shared.errors import AccessRefusedError, TandemError
 from shared.results import LedgerEntry, Progress
 
 _CHECKS: dict[str, type[PartitionCheck]] = {
@@ -68,6 +70,8 @@ class Verification:
         self._named = connection.kafka.named
         self._on_progress = on_progress
         self._findings = Findings(listed=connection.console.verify_differences)
+        # Events that were found lost one by one, by input partition.
+        self._lost: Counter[tuple[str, int]] = Counter()
         self._done = 0
         self._to_do = 0
         self._records = 0
@@ -81,7 +85,6 @@ class Verification:
         ledger = await self._latest(topics.GENERATOR_LEDGER, LedgerEntry)
         progress = await self._latest(topics.PROGRESS, Progress)
         known = accounts(ledger, progress)
-        self._judge_accounts(known)
         inputs = await places_of(self._connection, map(self._named, topics.INPUTS))
         outputs = await places_of(self._connection, map(self._named, _OUTPUTS))
         # What the progress speaks of is below these ends, markers of its transactions included; what a
@@ -89,11 +92,13 @@ class Verification:
         logs = await self._connection.ends(outputs, "read_uncommitted")
         reached = {(one.topic, one.partition): one for one in progress}
         behind = await self._behind(inputs, reached)
-        tasks = await self._tasks(inputs, outputs, reached)
+        tasks = await self._tasks(inputs, outputs, reached, ledger)
         self._to_do = sum(len(task.span) for task in tasks)
         for task in tasks:
             await self._check(task, logs)
+        self._judge_accounts(known)
         await self._look_for_strays(inputs, logs)
+        await name_events(self._connection, self._findings)
         return Verdict(known, self._findings, self._records, behind)
 
     async def _latest(self, topic: str, result: type[Any]) -> list[Any]:
@@ -111,7 +116,8 @@ class Verification:
         for one in known:
             account = one.account
             where = f"{one.topic}:{one.partition}"
-            if account.lost:
+            # What was named one by one is listed already; the sums find what nobody can name.
+            if account.lost > self._lost[one.topic, one.partition]:
                 text = f"{where}: {account.sent} acknowledged, {account.lost} of them are not counted"
                 self._findings.differ("lost", one.topic, text)
             if account.before_start:
@@ -125,6 +131,7 @@ class Verification:
         inputs: list[TopicPartition],
         outputs: list[TopicPartition],
         reached: dict[tuple[str, int], Progress],
+        ledger: list[LedgerEntry],
     ) -> list[Task]:
         starts = await self._connection.ends(inputs)
         partitions = {name: sum(place.topic == self._named(name) for place in outputs) for name in _OUTPUTS}
@@ -147,7 +154,8 @@ class Verification:
                     "what was counted of them can't be recomputed, and totals are not compared"
                 )
             origin = Origin(place.topic, place.partition, first, start)
-            tasks.append(Task(origin, progress, history, names, partitions))
+            entries = [one for one in ledger if (one.topic, one.partition) == place]
+            tasks.append(Task(origin, progress, history, names, partitions, entries))
         ours = {(place.topic, place.partition) for place in inputs}
         for topic, partition in sorted(reached.keys() - ours):
             self._findings.note(f"{topic}:{partition}: not one of our inputs; only its accounts are shown")
@@ -176,7 +184,26 @@ class Verification:
             await self._connection.close(feed.log)
         await self._connection.close(log)
         check.finish()
+        if check.accounts_differ:
+            await self._compare_sources(check, topic)
+        self._lost[task.origin.topic, task.origin.partition] = check.lost
         self._done += len(task.span)
+
+    async def _compare_sources(self, check: PartitionCheck, topic: str) -> None:
+        """Ask the state of the processor which events it has missed: of its accounts only the sums differ."""
+        changelog = self._named(topics.changelog_of(topic))
+        place = TopicPartition(changelog, check.task.origin.partition)
+        if changelog not in await self._connection.topics():
+            self._findings.note(f"no topic {changelog}: what was not counted is not named")
+            return
+        try:
+            sources = await read_sources(self._connection, place)
+        except (AccessRefusedError, ValueError) as error:
+            self._findings.note(
+                f"{changelog}:{place.partition}: can't be read, so what was not counted is not named: {error}"
+            )
+        else:
+            check.compare_sources(sources)
 
     async def _feed(
         self, name: str, queue: PublishedQueue[Any], task: Task, logs: dict[TopicPartition, Ends]

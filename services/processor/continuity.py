@@ -11,10 +11,9 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from enum import Enum
 
-import msgspec
-
 from services.processor.accounts import Counts
 from services.processor.formats import ValueFormat
+from shared.changelog import SOURCES, SOURCES_FORMAT, Interval, SourceState
 
 MAX_SOURCES = 1_000
 MAX_INTERVALS = 1_000
@@ -30,22 +29,6 @@ class Verdict(Enum):
     DUPLICATE = "duplicate"
 
 
-class Interval(msgspec.Struct, array_like=True):
-    """Open numbers `first` … `last`; `dead` where their records are dead letters rather than missing."""
-
-    first: int
-    last: int
-    dead: bool
-
-
-class SourceState(msgspec.Struct, array_like=True):
-    """What is known of one source. `heard_at` is the input offset of its latest record."""
-
-    next_seq: int
-    heard_at: int
-    open: list[Interval]
-
-
 class Continuity:
     """The sources of one partition, as a store of its state.
 
@@ -53,11 +36,11 @@ class Continuity:
         counts: gaps, late arrivals, duplicates, sourced events and dead letters are counted there.
     """
 
-    name = "sources"
+    name = SOURCES
 
     def __init__(self, counts: Counts) -> None:
         self._counts = counts
-        self._format = ValueFormat(self.name, SourceState)
+        self._format = ValueFormat(self.name, SourceState, number=SOURCES_FORMAT)
         # In the order in which they were heard last: the first one is the first to be forgotten.
         self._sources: dict[str, SourceState] = {}
         self._changed: set[str] = set()

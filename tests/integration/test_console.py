@@ -243,6 +243,8 @@ def test_a_planted_loss_is_found(tandem: Tandem, story: Story, kafka: Kafka) -> 
     assert ran.exit_code == 1
     assert differences(ran) == [("lost", "user_behavior")]
     assert ran.objects[-1]["account"]["lost"] == 1
+    [lost] = [one for one in ran.objects if one["type"] == "difference"]
+    assert [(one["partition"], one["first"], one["last"]) for one in lost["numbers"]] == [(0, 3, 3)]
 
 
 def test_a_planted_double_is_found(tandem: Tandem, story: Story, kafka: Kafka) -> None:

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.processor.accounts import Accounts, Counts
-from services.processor.continuity import MAX_INTERVALS, MAX_SOURCES, Continuity, SourceState, Verdict
+from services.processor.continuity import MAX_INTERVALS, MAX_SOURCES, Continuity, Verdict
 from services.processor.state import State
+from shared.changelog import SourceState
 from shared.events import MAX_INT64
 
 

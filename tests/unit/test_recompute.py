@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 from services.console.verification.admission import Headers, InputRecord, as_fields
 from services.console.verification.continuity import Continuity, Tally
-from services.console.verification.findings import Findings
+from services.console.verification.findings import Difference, Findings, Note, Span
 from services.console.verification.partitions import BehaviorCheck, PartitionCheck, SensorCheck, Task
 from services.console.verification.recompute import BehaviorRecomputation, Origin, SensorRecomputation
 from services.console.verification.rules import Rules, RulesHistory
 from shared import topics
-from shared.results import LatencyMilliseconds, Progress, SettingSince
+from shared.changelog import Interval, SourceState
+from shared.results import LatencyMilliseconds, LedgerEntry, Progress, SettingSince
 from tests.verifier import recompute as other
 from tests.verifier.contract import Record as OtherRecord
 
@@ -268,6 +269,9 @@ class Scene:
     first: int = 0
     start: int = 0
     rules: RulesHistory = dataclasses.field(default_factory=history)
+    ledger: list[LedgerEntry] = dataclasses.field(default_factory=list)
+    # What the processor's own state holds of each source, where its accounts differ.
+    sources: dict[str, SourceState] = dataclasses.field(default_factory=dict)
 
     def differences(self, *, portion: int = 2) -> list[tuple[str, str]]:
         findings = Findings(listed=100)
@@ -282,9 +286,9 @@ class Scene:
                 topics.DEAD_LETTERS,
             )
         }
-        task = Task(
-            Origin("in", 0, self.first, self.start), self.progress, self.rules, names, dict.fromkeys(names, 1)
-        )
+        origin = Origin("in", 0, self.first, self.start)
+        counts = dict.fromkeys(names, 1)
+        task = Task(origin, self.progress, self.rules, names, counts, self.ledger)
         check = self.check(task, findings)
         for name, queue in check.queues.items():
             queue.add(self.published.get(name, []))
@@ -294,6 +298,8 @@ class Scene:
             part = wanted[at : at + portion]
             check.take(part, part[-1].offset + 1)
         check.finish()
+        if check.accounts_differ:
+            check.compare_sources(self.sources)
         self.findings = findings
         return [(one.kind, one.topic) for one in findings.differences]
 
@@ -485,6 +491,141 @@ def test_statistics_that_are_wrong_in_the_middle_are_found() -> None:
         topics.BEHAVIOR_STATS, "0", stats(3, 2, {"click": 2}, 2)
     )[0]
     assert scene.differences() == [("wrong", topics.BEHAVIOR_STATS)]
+
+
+def test_of_wrong_statistics_the_first_say_among_which_records_it_is() -> None:
+    scene = behaviour_scene()
+    wrong = stats(3, 2, {"click": 2}, 2), stats(6, 5, {"click": 3, "purchase": 2}, 3)
+    scene.published[topics.BEHAVIOR_STATS] = published(
+        topics.BEHAVIOR_STATS, "0", stats(1, 1, {"click": 1}, 1), *wrong
+    )
+    assert scene.differences() == [("wrong", topics.BEHAVIOR_STATS)] * 2
+    assert [one.input for one in scene.findings.differences] == [Span("in", 0, 1, 2), None]
+
+
+def test_of_what_differs_in_a_published_record_the_input_record_is_known() -> None:
+    scene = behaviour_scene()
+    purchases = scene.published[topics.PURCHASES]
+    purchases.append(dataclasses.replace(purchases[1], offset=9))
+    del purchases[0]
+    scene.differences()
+    found = {one.kind: one.input for one in scene.findings.differences}
+    assert found == {"missing": Span("in", 0, 1, 1), "doubled": Span("in", 0, 3, 3)}
+
+
+def numbered(*seqs: int) -> list[bytes | None]:
+    return [event(1, source="gen", seq=seq) for seq in seqs]
+
+
+def scene_of(values: Sequence[bytes | None], **figures: int) -> Scene:
+    """Return a scene of events without purchases, with the latest statistics alone."""
+    figures = {"events": len(values), "sourced_events": len(values)} | figures
+    total = figures["events"]
+    latest = stats(len(values), total, {"click": total}, 1)
+    return Scene(
+        BehaviorCheck,
+        stored(values),
+        progress_at(len(values), **figures),
+        {topics.BEHAVIOR_STATS: published(topics.BEHAVIOR_STATS, "0", latest)},
+    )
+
+
+def acknowledged(count: int, last_offset: int) -> list[LedgerEntry]:
+    now = "2026-01-01T00:00:00+00:00"
+    return [
+        LedgerEntry(
+            source="gen",
+            topic="in",
+            partition=0,
+            acknowledged=count,
+            last_offset=last_offset,
+            finished=True,
+            updated_at=now,
+        )
+    ]
+
+
+def named(of: Sequence[Difference | Note]) -> list[tuple[str, int, int]]:
+    return [(numbers.source, numbers.first, numbers.last) for one in of for numbers in one.numbers]
+
+
+@pytest.mark.parametrize(
+    ("seqs", "count", "lost"),
+    [
+        ((0, 1, 3, 4), 5, [("gen", 2, 2)]),
+        ((1, 2, 5), 9, [("gen", 0, 0), ("gen", 3, 4), ("gen", 6, 8)]),
+        ((0, 3, 1), 4, [("gen", 2, 2)]),
+        ((0, 1, 3), 2, []),
+    ],
+)
+def test_what_was_acknowledged_and_is_not_in_the_log_is_named(
+    seqs: tuple[int, ...], count: int, lost: list[tuple[str, int, int]]
+) -> None:
+    gaps = max(seqs) + 1 - len(seqs)
+    scene = scene_of(numbered(*seqs), gaps=gaps, late=int(list(seqs) != sorted(seqs)))
+    scene.ledger = acknowledged(count, last_offset=len(seqs) - 1)
+    assert scene.differences() == [("lost", "in")] * len(lost)
+    assert named(scene.findings.differences) == lost
+    # Not before everything that was acknowledged must have been read.
+    scene.ledger = acknowledged(count, last_offset=len(seqs))
+    assert scene.differences() == []
+
+
+def test_of_a_source_that_was_never_heard_all_is_lost() -> None:
+    scene = scene_of([event(1)], sourced_events=0, unsourced_events=1)
+    scene.ledger = acknowledged(3, last_offset=0)
+    assert scene.differences() == [("lost", "in")]
+    assert named(scene.findings.differences) == [("gen", 0, 2)]
+
+
+def test_a_dead_letter_is_not_lost() -> None:
+    poison = json.dumps({"user_id": -1, "source": "gen", "seq": 1}).encode()
+    first, last = numbered(0, 2)
+    scene = scene_of([first, poison, last], events=2, sourced_events=2)
+    scene.progress.dead_letters = scene.progress.sourced_dead_letters = 1
+    scene.published[topics.DEAD_LETTERS] = [letter(scene.records[1])]
+    scene.ledger = acknowledged(3, last_offset=2)
+    assert scene.differences() == []
+
+
+def test_numbers_that_no_ledger_speaks_of_are_noted() -> None:
+    scene = scene_of(numbered(0, 2, 5), gaps=3)
+    assert scene.differences() == []
+    assert named(scene.findings.notes) == [("gen", 1, 1), ("gen", 3, 4)]
+
+
+def test_where_counting_did_not_begin_with_the_log_nothing_is_named_lost() -> None:
+    scene = scene_of([None, *numbered(5, 7)], events=2, sourced_events=2, gaps=1)
+    scene.first = scene.start = 1
+    scene.ledger = acknowledged(9, last_offset=2)
+    assert scene.differences() == []
+    assert scene.findings.notes == []
+
+
+def test_an_event_that_is_in_the_log_twice_is_named_and_no_difference() -> None:
+    scene = scene_of(numbered(0, 1, 1, 2, 0), events=3, sourced_events=3, duplicates=2)
+    assert scene.differences() == []
+    assert named(scene.findings.notes) == [("gen", 1, 1), ("gen", 0, 0)]
+    assert [one.text.partition(":0@")[2].partition(":")[0] for one in scene.findings.notes] == ["2", "4"]
+
+
+@pytest.mark.parametrize(
+    ("open_there", "lost"),
+    [
+        ([Interval(4, 4, dead=False)], [("gen", 4, 4)]),
+        # 2 is missing in the log too; 3 became a dead letter there; 9 has not been read by us.
+        ([Interval(1, 5, dead=False)], [("gen", 1, 1), ("gen", 3, 5)]),
+        ([Interval(2, 2, dead=False), Interval(4, 4, dead=True), Interval(9, 12, dead=False)], []),
+    ],
+)
+def test_what_the_processor_has_missed_is_named_by_its_own_state(
+    open_there: list[Interval], lost: list[tuple[str, int, int]]
+) -> None:
+    scene = scene_of(numbered(0, 1, 3, 4, 5), events=4, sourced_events=4, gaps=2)
+    scene.sources = {"gen": SourceState(13, 99, open_there)}
+    differences = scene.differences()
+    assert ("wrong", topics.PROGRESS) in differences
+    assert named([one for one in scene.findings.differences if one.kind == "lost"]) == lost
 
 
 def test_statistics_that_compaction_took_are_not_missed_and_the_latest_are() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +14,7 @@ from services.console.accounts import total
 from services.console.connection import Connection
 from services.console.output import Output, table
 from services.console.running import Tools, execute, json_option
+from services.console.verification.findings import Numbers
 from services.console.verifier import Verdict, Verification
 from shared.errors import TandemError
 from shared.service import FAILED, STOPPED_AS_ASKED
@@ -99,7 +101,7 @@ def _print_json(out: Output, verdict: Verdict) -> None:
     for one in verdict.partitions:
         out.json({"type": "account", **msgspec.to_builtins(one)})
     for note in verdict.findings.notes:
-        out.json({"type": "note", "text": note})
+        out.json({"type": "note", **msgspec.to_builtins(note)})
     for difference in verdict.findings.differences:
         out.json({"type": "difference", **msgspec.to_builtins(difference)})
     out.json(_summary(verdict))
@@ -136,9 +138,15 @@ def _print_text(out: Output, verdict: Verdict) -> None:
     if findings.compared:
         out.show(table("compared", "records", rows=sorted(findings.compared.items())))
     for note in findings.notes:
-        out.text(f"note: {note}")
+        out.text(f"note: {note.text}{_named(note.numbers)}")
     for difference in findings.differences:
-        out.text(f"{difference.kind:12} {difference.topic}: {difference.text}")
+        text = f"{difference.text}{_named(difference.numbers)}"
+        out.text(f"{difference.kind:12} {difference.topic}: {text}")
     for (topic, kind), count in sorted(findings.unlisted.items()):
         out.text(f"{kind:12} {topic}: and {count:,} more")
     out.text("all equal" if verdict.is_equal else f"{findings.total:,} differences")
+
+
+def _named(numbers: Sequence[Numbers]) -> str:
+    """Return which events something comes from, or is among, as the end of a line."""
+    return f": {', '.join(one.text for one in numbers)}" if numbers else ""

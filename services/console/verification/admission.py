@@ -119,13 +119,15 @@ class Admission:
     ) -> None:
         self.tally = Tally()
         self.dead_letters: list[InputRecord] = []
+        # Records that were left out because their number had been counted, with source and number.
+        self.duplicates: list[tuple[InputRecord, str, int]] = []
         # Offsets of what the processor says it had no room for; believed where we can't know better.
         self.full_at: frozenset[int] = frozenset()
         self.rules, self._next_change = history.at(0)
         self._read = read
         self._fits = fits
         self._history = history
-        self._continuity = Continuity(self.tally, beginning_seen=beginning_seen, partial=partial)
+        self.continuity = Continuity(self.tally, beginning_seen=beginning_seen, partial=partial)
 
     def events(self, records: Iterable[InputRecord]) -> Iterator[Admitted[Any]]:
         """Yield what counts, in order. What does not goes into the tally and `dead_letters` on the way."""
@@ -150,8 +152,9 @@ class Admission:
             if source is UNSET:
                 tally.unsourced_events += 1
             else:
-                verdict = self._continuity.count(source, seq)
+                verdict = self.continuity.count(source, seq)
                 if verdict == "duplicate":
+                    self.duplicates.append((record, source, seq))
                     continue
                 is_sure = verdict != "unsure"
             tally.events += 1
@@ -162,14 +165,14 @@ class Admission:
         return offset not in self.full_at if fits is None else fits
 
     def _is_duplicate(self, event: Any) -> bool:
-        return event.source is not UNSET and self._continuity.judge(event.source, event.seq) == "duplicate"
+        return event.source is not UNSET and self.continuity.judge(event.source, event.seq) == "duplicate"
 
     def _bury(self, record: InputRecord) -> None:
         self.tally.dead_letters += 1
         self.dead_letters.append(record)
         found = readable_source(record.value)
         if found is not None:
-            self._continuity.bury(*found)
+            self.continuity.bury(*found)
 
 
 def as_fields(tally: Tally) -> dict[str, int]:

@@ -5,6 +5,7 @@ Written for being checked by eye, not for speed: per source the next number, and
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -111,6 +112,42 @@ class Continuity:
             self._tally.gaps -= 1
             self._close(heard, seq, leaving=[Open(seq, seq, dead=True)])
         self._bound(heard)
+
+    def missing(self, source: str, below: int) -> list[tuple[int, int]]:
+        """Return the numbers below `below` that were never heard, as first and last of each stretch.
+
+        Of those that are given up, or of a source that was forgotten, nothing is known and nothing is said.
+        """
+        heard = self._sources.get(source)
+        if heard is None:
+            return [(0, below - 1)] if self._beginning_seen and below else []
+        found = [
+            (interval.first, min(interval.last, below - 1))
+            for interval in heard.open
+            if not interval.dead and interval.first < below
+        ]
+        return [*found, (heard.next, below - 1)] if heard.next < below else found
+
+    def heard_of(self, source: str, stretches: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Return what of these numbers, first and last of each stretch, was counted."""
+        heard = self._sources[source]
+        found = []
+        for first, last in stretches:
+            at = max(first, heard.begin)
+            for interval in heard.open:
+                if interval.last < at or interval.first > last:
+                    continue
+                if at < interval.first:
+                    found.append((at, interval.first - 1))
+                at = interval.last + 1
+            if at <= min(last, heard.next - 1):
+                found.append((at, min(last, heard.next - 1)))
+        return found
+
+    @property
+    def nexts(self) -> dict[str, int]:
+        """The number after the highest one that was heard, by source."""
+        return {source: heard.next for source, heard in self._sources.items()}
 
     def _hear(self, source: str, seq: int) -> Heard:
         """Return the source as the one heard last, forgetting the one heard longest ago where it is new."""

@@ -7,7 +7,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from services.console.verification.findings import Findings
+from services.console.verification.findings import Findings, Span
 from services.console.verification.queues import Published
 
 ExpectedT = TypeVar("ExpectedT")
@@ -29,6 +29,7 @@ class Matcher(Generic[ExpectedT, ResultT]):
 
     Args:
         topic: the result topic, for the findings.
+        source: full name of the input topic and the partition.
         identity: what tells a published result from others.
         unequal: what is wrong with a published result against the expected one; None where nothing is.
         describe: makes a short piece of text of an expected or published result.
@@ -37,6 +38,7 @@ class Matcher(Generic[ExpectedT, ResultT]):
     def __init__(
         self,
         topic: str,
+        source: tuple[str, int],
         findings: Findings,
         *,
         identity: Callable[[Published[ResultT]], tuple[int, Hashable]],
@@ -44,6 +46,7 @@ class Matcher(Generic[ExpectedT, ResultT]):
         describe: Callable[[Any], str] | None = None,
     ) -> None:
         self._topic = topic
+        self._source = source
         self._findings = findings
         self._identity = identity
         self._unequal = unequal
@@ -79,9 +82,7 @@ class Matcher(Generic[ExpectedT, ResultT]):
             else:
                 self._place_wrongly(one, identity, was_there=identity in matched or one.offset < start)
         for identity, result in due.items():
-            self._findings.differ(
-                "missing", self._topic, f"of input offset {identity[0]}: {self._describe(result)}"
-            )
+            self._differ("missing", identity[0], f"of input offset {identity[0]}: {self._describe(result)}")
             if len(self._missing) < _MISSING_REMEMBERED:
                 self._missing.add(identity)
 
@@ -89,22 +90,25 @@ class Matcher(Generic[ExpectedT, ResultT]):
         self._findings.compared[self._topic] += 1
         if one.offset < self._latest_offset:
             text = f"{one.where}: of input offset {one.offset}, after that of {self._latest_offset}"
-            self._findings.differ("disordered", self._topic, text)
+            self._differ("disordered", one.offset, text)
         self._latest_offset = max(self._latest_offset, one.offset)
         problem = self._unequal(expected, one)
         if problem is not None:
-            self._findings.differ("wrong", self._topic, f"{one.where}: {problem}")
+            self._differ("wrong", one.offset, f"{one.where}: {problem}")
 
     def _place_wrongly(
         self, one: Published[ResultT], identity: tuple[int, Hashable], *, was_there: bool
     ) -> None:
         text = f"{one.where}: of input offset {one.offset}"
         if identity in self._missing:
-            self._findings.differ("disordered", self._topic, f"{text}, after that of {self._latest_offset}")
+            self._differ("disordered", one.offset, f"{text}, after that of {self._latest_offset}")
         elif was_there:
-            self._findings.differ("doubled", self._topic, f"{text}, once more")
+            self._differ("doubled", one.offset, f"{text}, once more")
         else:
-            self._findings.differ("unexpected", self._topic, f"{text}: {self._describe(one.result)}")
+            self._differ("unexpected", one.offset, f"{text}: {self._describe(one.result)}")
+
+    def _differ(self, kind: str, offset: int, text: str) -> None:
+        self._findings.differ(kind, self._topic, text, span=Span(*self._source, offset, offset))
 
 
 def unequal_fields(expected: dict[str, Any], published: dict[str, Any]) -> str | None:

@@ -15,13 +15,14 @@ import msgspec
 
 from services.console.verification import dead_letters
 from services.console.verification.admission import Admission, InputRecord, as_fields
-from services.console.verification.findings import Findings
+from services.console.verification.findings import Findings, Numbers, Span
 from services.console.verification.matching import Expected, Matcher, shown, unequal_fields, unequal_key
 from services.console.verification.queues import Place, Published, PublishedQueue, PublishedRecord
 from services.console.verification.recompute import BehaviorRecomputation, Origin, SensorRecomputation
 from services.console.verification.rules import RulesHistory
 from shared import topics
-from shared.results import Alert, BehaviorStats, Progress, Purchase, SensorStats
+from shared.changelog import SourceState
+from shared.results import Alert, BehaviorStats, LedgerEntry, Progress, Purchase, SensorStats
 
 # Windows of one transaction stand in any order: how many input offsets apart that is looked for.
 INTERLEAVED_WITHIN = 200_000
@@ -42,6 +43,7 @@ class Task:
         history: the settings.
         names: full names of the result topics by name.
         partitions: how many partitions each of them has, by name.
+        ledger: what was acknowledged in the input partition.
     """
 
     origin: Origin
@@ -49,6 +51,7 @@ class Task:
     history: RulesHistory
     names: Mapping[str, str]
     partitions: Mapping[str, int]
+    ledger: Sequence[LedgerEntry] = ()
 
     @property
     def span(self) -> range:
@@ -61,6 +64,8 @@ class PartitionCheck(ABC):
 
     Attributes:
         queues: to be filled by the reader, by topic name without prefix.
+        accounts_differ: whether the processor's accounts are not ours, which only `finish` finds.
+        lost: how many events were found lost one by one. They are differences already.
     """
 
     admission: Admission
@@ -69,6 +74,9 @@ class PartitionCheck(ABC):
         self.task = task
         self.findings = findings
         self._position = task.origin.start
+        self.accounts_differ = False
+        self.lost = 0
+        self._duplicates_listed = 0
         self.queues: dict[str, PublishedQueue[Any]] = {}
         self._letters = self._queue(
             topics.DEAD_LETTERS, decode=lambda record: record, place_of=dead_letters.origin
@@ -97,15 +105,79 @@ class PartitionCheck(ABC):
         expected = [Expected((record.offset, None), record) for record in self.admission.dead_letters]
         self.admission.dead_letters.clear()
         self._letter_matcher.match(expected, letters, start=self._position)
+        self._list_duplicates()
         self._position = below
 
     @abstractmethod
     def _take_results(self, records: Sequence[InputRecord], below: int) -> None:
         """Recompute the next records and compare all that is not a dead letter."""
 
-    @abstractmethod
     def finish(self) -> None:
         """Compare what has to hold at the committed offset. Everything has been taken."""
+        self.take([], self.task.progress.offset)
+        self._compare_accounts()
+        self._look_for_missing()
+        self._finish_results()
+
+    def compare_sources(self, sources: Mapping[str, SourceState]) -> None:
+        """Name the numbers that the processor's state holds for missing, and that are in the log.
+
+        Args:
+            sources: its state, by source. It may be of a later offset than ours.
+        """
+        topic, partition = self.task.origin.topic, self.task.origin.partition
+        continuity = self.admission.continuity
+        for source in continuity.nexts.keys() & sources.keys():
+            open_there = [(one.first, one.last) for one in sources[source].open if not one.dead]
+            for first, last in continuity.heard_of(source, open_there):
+                self._lose(Numbers(topic, partition, source, first, last), "in the log, and not counted")
+
+    @abstractmethod
+    def _finish_results(self) -> None:
+        """Compare the latest of what is published again and again."""
+
+    def _lose(self, numbers: Numbers, how: str) -> None:
+        self.lost += numbers.last - numbers.first + 1
+        where = f"{numbers.topic}:{numbers.partition}"
+        self.findings.differ("lost", numbers.topic, f"{where}: {how}", numbers=[numbers])
+
+    def _list_duplicates(self) -> None:
+        """Say of the first few events that are in the log twice which they are."""
+        topic, partition = self.task.origin.topic, self.task.origin.partition
+        duplicates = self.admission.duplicates
+        for record, source, seq in duplicates[: self.findings.listed - self._duplicates_listed]:
+            self._duplicates_listed += 1
+            self.findings.note(
+                f"{topic}:{partition}@{record.offset}: in the log once more, and counted once",
+                [Numbers(topic, partition, source, seq, seq)],
+            )
+        duplicates.clear()
+
+    def _look_for_missing(self) -> None:
+        """Name the numbers that are not in the log: a loss where they were acknowledged."""
+        origin, offset = self.task.origin, self.task.progress.offset
+        if origin.is_partial or origin.first_offset:
+            return
+        place = f"{origin.topic}:{origin.partition}"
+        continuity = self.admission.continuity
+        # What lies beyond is in flight. With an entry, what is missing above it was not acknowledged yet.
+        written = {one.source: one.acknowledged for one in self.task.ledger if offset > one.last_offset}
+        for source, acknowledged in written.items():
+            for first, last in continuity.missing(source, acknowledged):
+                numbers = Numbers(origin.topic, origin.partition, source, first, last)
+                self._lose(numbers, "acknowledged, and not in the log, or not readable there")
+        in_ledger = {one.source for one in self.task.ledger}
+        noted = 0
+        for source, upto in continuity.nexts.items():
+            if source in in_ledger:
+                continue
+            for first, last in continuity.missing(source, upto):
+                if noted < self.findings.listed:
+                    numbers = Numbers(origin.topic, origin.partition, source, first, last)
+                    self.findings.note(
+                        f"{place}: not in the log; no ledger says it was acknowledged", [numbers]
+                    )
+                noted += 1
 
     def _compare_accounts(self) -> None:
         if self.task.origin.is_partial:
@@ -115,6 +187,7 @@ class PartitionCheck(ABC):
         problem = unequal_fields(as_fields(self.admission.tally), published)
         self.findings.compared[self.name(topics.PROGRESS)] += 1
         if problem is not None:
+            self.accounts_differ = True
             where = f"{progress.topic}:{progress.partition} at offset {progress.offset}"
             self.findings.differ("wrong", self.name(topics.PROGRESS), f"{where}: {problem}")
 
@@ -139,7 +212,8 @@ class PartitionCheck(ABC):
         describe: Any = None,
     ) -> Matcher[Any, Any]:
         name = self.name(topic)
-        return Matcher(name, self.findings, identity=identity, unequal=unequal, describe=describe)
+        source = self.task.origin.topic, self.task.origin.partition
+        return Matcher(name, source, self.findings, identity=identity, unequal=unequal, describe=describe)
 
 
 class BehaviorCheck(PartitionCheck):
@@ -150,6 +224,9 @@ class BehaviorCheck(PartitionCheck):
         self._recomputed = BehaviorRecomputation(task.origin, task.history)
         self.admission = self._recomputed.admission
         self._latest = -1
+        # The offset of the latest statistics that are right, and whether a wrong one has come since.
+        self._right_at = task.origin.start
+        self._is_wrong = False
         self._stats = self._queue(
             topics.BEHAVIOR_STATS,
             decode=lambda record: _decode_stats(record.value),
@@ -184,10 +261,7 @@ class BehaviorCheck(PartitionCheck):
         published = self._purchases.take(below)
         self._purchase_matcher.match(expected, published, start=self._position, unsure=unsure)
 
-    def finish(self) -> None:
-        """See the base class."""
-        self.take([], self.task.progress.offset)
-        self._compare_accounts()
+    def _finish_results(self) -> None:
         if self._latest < self.task.progress.offset:
             where = f"of partition {self.task.origin.partition} at offset {self.task.progress.offset}"
             self.findings.differ(
@@ -218,10 +292,18 @@ class BehaviorCheck(PartitionCheck):
         problem = unequal_key(str(origin.partition).encode(), one.record.key) or unequal_fields(
             recomputed, msgspec.structs.asdict(one.result)
         )
-        if problem is not None:
-            self.findings.differ(
-                "wrong", self.name(topics.BEHAVIOR_STATS), f"{one.where}: at offset {one.offset} {problem}"
-            )
+        if problem is None:
+            self._right_at, self._is_wrong = one.offset, False
+            return
+        # What is wrong once stays so: only of the first one is it known where it comes from.
+        first_of_them, self._is_wrong = not self._is_wrong, True
+        is_found = first_of_them and self._right_at < one.offset
+        self.findings.differ(
+            "wrong",
+            self.name(topics.BEHAVIOR_STATS),
+            f"{one.where}: at offset {one.offset} {problem}",
+            span=Span(origin.topic, origin.partition, self._right_at, one.offset - 1) if is_found else None,
+        )
 
 
 class SensorCheck(PartitionCheck):
@@ -266,17 +348,12 @@ class SensorCheck(PartitionCheck):
         )
         self._recomputed.unsure.clear()
 
-    def finish(self) -> None:
-        """See the base class."""
-        self.take([], self.task.progress.offset)
-        self._compare_accounts()
+    def _finish_results(self) -> None:
         for sensor_id, sensor in sorted(self._recomputed.sensors.items()):
             latest = self._latest.get(sensor_id, -1)
             if sensor.is_full and latest < sensor.offset:
                 where = f"of {shown(sensor_id)} at input offset {self.task.origin.partition}:{sensor.offset}"
-                self.findings.differ(
-                    "missing", self.name(topics.SENSOR_STATS), f"{where}: the latest is of {latest}"
-                )
+                self._differ("missing", sensor.offset, f"{where}: the latest is of {latest}")
 
     def _rises(self, one: Published[SensorStats]) -> bool:
         """Note how far a sensor's windows go; each is of a later reading."""
@@ -285,7 +362,7 @@ class SensorCheck(PartitionCheck):
         if one.offset <= latest:
             kind = "doubled" if one.offset == latest else "disordered"
             text = f"{one.where}: of {shown(sensor_id)} at input offset {one.offset}, after that of {latest}"
-            self.findings.differ(kind, self.name(topics.SENSOR_STATS), text)
+            self._differ(kind, one.offset, text)
             return False
         self._latest[sensor_id] = one.offset
         return True
@@ -304,7 +381,7 @@ class SensorCheck(PartitionCheck):
             if not is_partial or (sensor is not None and sensor.is_full):
                 window = f"no full window of {shown(published.sensor_id)} at input offset {one.offset}"
                 text = f"{one.where}: {window}"
-                self.findings.differ("unexpected", self.name(topics.SENSOR_STATS), text)
+                self._differ("unexpected", one.offset, text)
             return
         recomputed = msgspec.structs.asdict(self._recomputed.window(published.sensor_id) or published)
         if is_partial:
@@ -314,7 +391,11 @@ class SensorCheck(PartitionCheck):
             recomputed, msgspec.structs.asdict(published)
         )
         if problem is not None:
-            self.findings.differ("wrong", self.name(topics.SENSOR_STATS), f"{one.where}: {problem}")
+            self._differ("wrong", one.offset, f"{one.where}: {problem}")
+
+    def _differ(self, kind: str, offset: int, text: str) -> None:
+        span = Span(self.task.origin.topic, self.task.origin.partition, offset, offset)
+        self.findings.differ(kind, self.name(topics.SENSOR_STATS), text, span=span)
 
 
 def _unequal_purchase(expected: Purchase, one: Published[Purchase]) -> str | None:
