@@ -286,6 +286,10 @@ class Log:
         """
         return await self._fetch()
 
+    def seek(self, place: TopicPartition, offset: int) -> None:
+        """Go on reading a partition from another offset."""
+        self.consumer.seek(place, offset)
+
     async def position(self, place: TopicPartition) -> int:
         """Return where reading goes on in a partition."""
         # It is set from the start on, by seek; the client would wait for ever if it were not.

@@ -7,7 +7,7 @@ from typing import Any
 
 from aiokafka.structs import TopicPartition
 
-from services.console.connection import Connection
+from services.console.connection import Connection, Log
 from services.console.verification.findings import Findings, Numbers, Span
 from shared.changelog import SourceState, read_source
 from shared.events import readable_source
@@ -23,10 +23,18 @@ async def name_events(connection: Connection, findings: Findings) -> None:
     Raises:
         TandemError: Kafka does not answer or refuses, or retention was quicker.
     """
-    wanted = [one for one in findings.differences if one.input is not None and not one.numbers]
-    for difference in wanted:
-        assert difference.input is not None, "chosen so"
-        findings.name(difference, await _events_in(connection, difference.input))
+    readers: dict[TopicPartition, Log] = {}
+    for difference in list(findings.differences):
+        span = difference.input
+        if span is None or difference.numbers:
+            continue
+        place = TopicPartition(span.topic, span.partition)
+        if place not in readers:
+            readers[place] = await connection.read({place: span.first_offset})
+        readers[place].seek(place, span.first_offset)
+        findings.name(difference, await _events_in(readers[place], place, span))
+    for reader in readers.values():
+        await connection.close(reader)
 
 
 async def read_sources(connection: Connection, place: TopicPartition) -> dict[str, SourceState]:
@@ -55,17 +63,12 @@ async def read_sources(connection: Connection, place: TopicPartition) -> dict[st
     return found
 
 
-async def _events_in(connection: Connection, span: Span) -> list[Numbers]:
-    place = TopicPartition(span.topic, span.partition)
+async def _events_in(log: Log, place: TopicPartition, span: Span) -> list[Numbers]:
     end = min(span.last_offset, span.first_offset + _RECORDS - 1) + 1
     stretches: list[Numbers] = []
-    log = await connection.read({place: span.first_offset})
-    try:
-        while len(stretches) < _STRETCHES and (portions := await log.next({place: end})):
-            within = (record for record in portions.get(place, []) if record.offset < end)
-            _extend(stretches, span, within)
-    finally:
-        await connection.close(log)
+    while len(stretches) < _STRETCHES and (portions := await log.next({place: end})):
+        within = (record for record in portions.get(place, []) if span.first_offset <= record.offset < end)
+        _extend(stretches, span, within)
     return stretches[:_STRETCHES]
 
 
