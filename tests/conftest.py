@@ -91,3 +91,19 @@ def create(admin: AdminClient, new: list[NewTopic]) -> None:
 
 def is_there(admin: AdminClient, topic: str) -> bool | None:
     return admin.list_topics(topic, timeout=10).topics[topic].error is None or None
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Show what tests measured: their `record_property("measured", …)`."""
+    lines = [
+        text
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", None) == "call"
+        for name, text in report.user_properties
+        if name == "measured"
+    ]
+    if lines:
+        terminalreporter.section("measured")
+        for line in lines:
+            terminalreporter.write_line(str(line))

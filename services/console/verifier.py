@@ -6,6 +6,7 @@ recomputing needs (users, sensors).
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ _INPUTS_OF: dict[str, tuple[str, ...]] = {
     topics.DEAD_LETTERS: topics.INPUTS,
 }
 _OUTPUTS = tuple(_INPUTS_OF)
+# Partitions that are compared at a time.
+_AT_ONCE = 2
 
 
 @dataclass(frozen=True)
@@ -94,8 +97,7 @@ class Verification:
         behind = await self._behind(inputs, reached)
         tasks = await self._tasks(inputs, outputs, reached, ledger)
         self._to_do = sum(len(task.span) for task in tasks)
-        for task in tasks:
-            await self._check(task, logs)
+        await self._check_all(tasks, logs)
         self._judge_accounts(known)
         await self._look_for_strays(inputs, logs)
         await name_events(self._connection, self._findings)
@@ -161,6 +163,22 @@ class Verification:
             self._findings.note(f"{topic}:{partition}: not one of our inputs; only its accounts are shown")
         return tasks
 
+    async def _check_all(self, tasks: Iterable[Task], logs: dict[TopicPartition, Ends]) -> None:
+        """Compare partition by partition, some at a time: while one waits for Kafka another one computes."""
+        waiting = iter(tasks)
+
+        async def check_next() -> None:
+            for task in waiting:
+                await self._check(task, logs)
+
+        at_work = [asyncio.create_task(check_next()) for _ in range(_AT_ONCE)]
+        try:
+            await asyncio.gather(*at_work)
+        finally:
+            for one in at_work:
+                one.cancel()
+            await asyncio.gather(*at_work, return_exceptions=True)
+
     async def _check(self, task: Task, logs: dict[TopicPartition, Ends]) -> None:
         """Compare everything of one input partition."""
         topic = task.origin.topic.removeprefix(self._connection.kafka.topic_prefix)
@@ -169,6 +187,7 @@ class Verification:
         place = TopicPartition(task.origin.topic, task.origin.partition)
         feeds = [await self._feed(name, queue, task, logs) for name, queue in check.queues.items()]
         log = await self._connection.read({place: task.origin.start})
+        position = task.origin.start
         while portions := await log.next({place: end}):
             records = portions.get(place, [])
             while records and records[-1].offset >= end:
@@ -178,7 +197,9 @@ class Verification:
             for feed in feeds:
                 await feed.fill(below)
             check.take(records, below)
-            self._on_progress(self._done + below - task.origin.start, self._to_do)
+            self._done += below - position
+            position = below
+            self._on_progress(self._done, self._to_do)
         for feed in feeds:
             await feed.drain()
             await self._connection.close(feed.log)
@@ -187,7 +208,6 @@ class Verification:
         if check.accounts_differ:
             await self._compare_sources(check, topic)
         self._lost[task.origin.topic, task.origin.partition] = check.lost
-        self._done += len(task.span)
 
     async def _compare_sources(self, check: PartitionCheck, topic: str) -> None:
         """Ask the state of the processor which events it has missed: of its accounts only the sums differ."""

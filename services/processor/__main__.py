@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import importlib
 import sys
 import time
@@ -38,6 +37,7 @@ from shared import logs, service
 from shared.changelog import transactional_id_of
 from shared.connecting import Patience, stop_client
 from shared.errors import BadConfigurationError, KafkaUnavailableError
+from shared.garbage import calm_garbage_collector
 from shared.header_names import read_any_header_name
 from shared.health import Health
 from shared.http_server import HttpServer
@@ -49,7 +49,6 @@ from shared.settings import HttpSettings, KafkaSettings, LogSettings, Settings
 SERVICE = "processor"
 HTTP_PORT = 8082
 GROUPS = (KafkaSettings, ProcessorSettings, HttpSettings, LogSettings)
-_YOUNG_OBJECTS = 50_000
 _SHIPPED: dict[str, Callable[[ProcessorSettings], Topology]] = {
     BehaviorTopology.name: BehaviorTopology,
     SensorTopology.name: SensorTopology,
@@ -138,7 +137,7 @@ class Application:
             for topology in topologies:
                 health.not_ready(topology.name, "not assigned yet")
             health.ready("service")
-            _calm_garbage_collector()
+            calm_garbage_collector()
             await _run_all(parts, stopping)
         finally:
             await runtime.stop()
@@ -285,17 +284,6 @@ async def _run_all(parts: list[Part], stopping: asyncio.Event) -> None:
     for outcome in outcomes:
         if isinstance(outcome, BaseException):
             raise outcome
-
-
-def _calm_garbage_collector() -> None:
-    """Let it look rarely, and never at what exists now, which lives as long as the process.
-
-    Records are freed by their reference counts, batch by batch. With Python's threshold of 700 objects the
-    collector looks through each batch while it is in use: a fifth of the processor's time.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_YOUNG_OBJECTS)
 
 
 def _load_topology(name: str, settings: ProcessorSettings) -> Topology:

@@ -205,9 +205,9 @@ class Stack:
             told = self.last_log_lines("topics", "generator", "processor")
             raise CommandError(f"{error}\n{told}") from error
 
-    def last_log_lines(self, *services: str) -> str:
+    def last_log_lines(self, *services: str, count: int = SHOWN_LOG_LINES) -> str:
         """Return the end of the logs of services, for a failure."""
-        command = [*self._command, "logs", "--no-color", "--tail", str(SHOWN_LOG_LINES)]
+        command = [*self._command, "logs", "--no-color", "--tail", str(count)]
         try:
             return run([*command, *services], environment=self._environment)
         except CommandError as error:

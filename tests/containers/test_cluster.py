@@ -5,7 +5,7 @@ with what should be there. Beside the generator, whose events are numbered, ther
 nothing could hide a doubling of those.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -31,6 +31,9 @@ BROKERS = ("kafka-1", "kafka-2", "kafka-3")
 OURS = ("topics", "generator", "processor", "console")
 OF_KAFKA = ("__consumer_offsets", "__transaction_state")
 ENDED_BY_SIGTERM = 143  # as a JVM does
+# Kafka halts with this where one of its threads fails while the others are being shut down: seen twice in
+# some thirty runs. The broker recovers as after a kill.
+HALTED = 1
 KILLED = 137
 # A broker that is gone without a word is missed after its session, 9 s.
 RECOVERY_SECONDS = 90.0
@@ -182,12 +185,17 @@ def test_counting_goes_on_without_a_broker_that_was_killed(cluster: Stack, admin
     assert restarts(cluster) == before
 
 
-def test_counting_goes_on_through_a_rolling_restart(cluster: Stack, admin: AdminClient) -> None:
+def test_counting_goes_on_through_a_rolling_restart(
+    cluster: Stack, admin: AdminClient, record_property: Callable[[str, object], None]
+) -> None:
     before = restarts(cluster)
     with load(cluster, 2) as running:
         for one in BROKERS:
             cluster.compose("stop", one, timeout_seconds=2 * WAIT_SECONDS)
-            assert states(cluster, one) == [("exited", ENDED_BY_SIGTERM)], cluster.last_log_lines(one)
+            [(state, code)] = states(cluster, one)
+            assert (state, code in {ENDED_BY_SIGTERM, HALTED}) == ("exited", True), code
+            if code == HALTED:
+                record_property("measured", f"{one} halted: {cluster.last_log_lines(one, count=400)}")
             wait_until_pair_counts(cluster)
             cluster.compose("start", one)
             wait_until_whole(cluster, admin)

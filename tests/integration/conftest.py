@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -77,19 +76,3 @@ def guarded(guarded_kafka: Guarded) -> Iterator[Guarded]:
     """Return that broker; what a test started there ends with it."""
     yield guarded_kafka
     guarded_kafka.end_services()
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Show what tests measured: their `record_property("measured", …)`."""
-    lines = [
-        text
-        for reports in terminalreporter.stats.values()
-        for report in reports
-        if getattr(report, "when", None) == "call"
-        for name, text in report.user_properties
-        if name == "measured"
-    ]
-    if lines:
-        terminalreporter.section("measured")
-        for line in lines:
-            terminalreporter.write_line(str(line))

@@ -54,6 +54,7 @@ BOUNDED = {
     ("shared.connecting", "_start", "start"): "asyncio.wait with a timeout, and cancelled after it",
     ("shared.connecting", "stop_client", "close"): "asyncio.wait with a timeout, and cancelled after it",
     ("shared.connecting", "_cut_off", "close"): "its one caller waits with a timeout and cancels it",
+    ("services.console.verifier", "Verification._check_all", "asyncio.gather"): "ours, within verify's time",
     ("services.processor.__main__", "_run_all", "asyncio.gather"): "our own tasks; each stops in its time",
     ("services.processor.delivery.part", "Delivery.run", "asyncio.gather"): "our own; each stops in its time",
     ("services.processor.at_least_once", "AtLeastOnce._send_in_order", "send_batch"): _STEP,
