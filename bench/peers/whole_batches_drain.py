@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import gc
-
 import uvloop
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
 from bench.peers.job import SERVERS, TOPIC, Job
 from services.processor.record_batches import read_whole_batches
+from shared.memory import calm_garbage_collector, keep_freed_memory
 
 
 async def main() -> None:
     """Read the topic to its end, a partition at a time: no more records live than in the processor."""
     job = Job()
-    gc.freeze()
-    gc.set_threshold(50_000)  # As in the processor.
+    keep_freed_memory()
+    calm_garbage_collector()
     consumer = AIOKafkaConsumer(bootstrap_servers=SERVERS, auto_offset_reset="earliest")
     async with consumer:
         if not read_whole_batches(consumer):

@@ -31,6 +31,7 @@ from shared.connecting import Patience, stop_client
 from shared.health import Health
 from shared.http_server import HttpServer
 from shared.kafka import KafkaClients
+from shared.memory import keep_freed_memory
 from shared.metrics import GeneratorMetrics, RuntimeMetrics, new_registry
 from shared.partitioners import partitioner_of
 from shared.runtime import Runtime
@@ -138,6 +139,7 @@ class _Process:
                 clock=time.monotonic,
                 log=self._log,
             )
+            keep_freed_memory()
             gc.collect()
             gc.freeze()
             await generator.run(stopping)

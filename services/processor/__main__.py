@@ -37,11 +37,11 @@ from shared import logs, service
 from shared.changelog import transactional_id_of
 from shared.connecting import Patience, stop_client
 from shared.errors import BadConfigurationError, KafkaUnavailableError
-from shared.garbage import calm_garbage_collector
 from shared.header_names import read_any_header_name
 from shared.health import Health
 from shared.http_server import HttpServer
 from shared.kafka import KafkaClients
+from shared.memory import calm_garbage_collector, keep_freed_memory
 from shared.metrics import DeliveryMetrics, ProcessorMetrics, RuntimeMetrics, new_registry
 from shared.runtime import Runtime
 from shared.settings import HttpSettings, KafkaSettings, LogSettings, Settings
@@ -137,6 +137,7 @@ class Application:
             for topology in topologies:
                 health.not_ready(topology.name, "not assigned yet")
             health.ready("service")
+            keep_freed_memory()
             calm_garbage_collector()
             await _run_all(parts, stopping)
         finally:

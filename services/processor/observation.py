@@ -11,7 +11,7 @@ import msgspec
 from services.processor.meters import PartitionMeter
 from services.processor.partition import Transaction
 from services.processor.settings import ProcessorSettings
-from services.processor.topology import Place, Topology
+from services.processor.topology import OutputRecord, Place, Topology
 from shared.health import Health
 from shared.logs import Logger
 from shared.metrics import ProcessorMetrics
@@ -93,9 +93,9 @@ class TopologyReport:
         self._partitions.pop(partition, None)
         self._lags.pop(partition, None)
 
-    def notice(self, topic: str, values: Sequence[bytes]) -> None:
+    def notice(self, topic: str, records: Sequence[OutputRecord]) -> None:
         """Show result records in the log, within the limit."""
-        self._notices.show(topic, values, self.clock())
+        self._notices.show(topic, records, self.clock())
 
     def tick(self) -> None:
         """Log a line if enough was committed since the last one. Called once a second."""
@@ -134,14 +134,15 @@ class _Notices:
         self._second = 0.0
         self._shown: dict[str, int] = {}
 
-    def show(self, topic: str, values: Sequence[bytes], now: float) -> None:
+    def show(self, topic: str, records: Sequence[OutputRecord], now: float) -> None:
         self.flush(now)
-        if not values:
+        if not records:
             return
         shown = self._shown.get(topic, 0)
-        for value in values[: max(self._most - shown, 0)]:
-            self._log.info(topic, record=msgspec.json.decode(value))
-        self._shown[topic] = shown + len(values)
+        for _, value, _ in records[: max(self._most - shown, 0)]:
+            if value is not None:
+                self._log.info(topic, record=msgspec.json.decode(value))
+        self._shown[topic] = shown + len(records)
 
     def flush(self, now: float, *, force: bool = False) -> None:
         if now - self._second < 1.0 and not force:
@@ -185,7 +186,7 @@ class PartitionObserver:
         self._take(figures)
         for topic in self._notices:
             published = transaction.outputs.by_topic.get(topic, ())
-            self._report.notice(topic, [record.value for record in published if record.value is not None])
+            self._report.notice(topic, published)
 
     def position(
         self, committed_offset: int, next_offset: int, last_stable_offset: int | None, *, overdue: bool

@@ -6,7 +6,7 @@ changed. Each value carries the number of its format (`formats`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 from services.processor.formats import Upgrades, ValueFormat, encode_json

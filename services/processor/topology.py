@@ -8,8 +8,10 @@ its business.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import repeat
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 from services.processor.records import Record
@@ -28,6 +30,12 @@ class OutputRecord(NamedTuple):
     headers: Headers = ()
 
 
+# A NamedTuple's own constructor is a function in Python: three times the time.
+output_record: Callable[[tuple[bytes | None, bytes | None, Headers]], OutputRecord] = partial(
+    tuple.__new__, OutputRecord
+)
+
+
 @dataclass
 class Outputs:
     """What a transaction will publish, by topic name (without prefix), in order."""
@@ -37,8 +45,7 @@ class Outputs:
 
     def publish(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers = ()) -> None:
         """Add a record to the transaction."""
-        # A NamedTuple's own constructor is a function in Python: three times the time.
-        record = tuple.__new__(OutputRecord, (key, value, headers))
+        record = output_record((key, value, headers))
         try:
             self.by_topic[topic].append(record)
         except KeyError:
@@ -46,6 +53,19 @@ class Outputs:
         self.size_bytes += (len(key) if key else 0) + (len(value) if value else 0)
         if headers:
             self.size_bytes += sum(len(name) + len(content or b"") for name, content in headers)
+
+    def publish_all(self, topic: str, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
+        """Add records without headers, `keys[i]` with `values[i]`: what `publish` does in half the time.
+
+        Raises:
+            ValueError: there are not as many values as keys; none is added.
+        """
+        if len(keys) != len(values):
+            raise ValueError(f"{topic}: {len(keys)} keys and {len(values)} values")
+        if keys:
+            records = map(output_record, zip(keys, values, repeat(()), strict=False))
+            self.by_topic.setdefault(topic, []).extend(records)
+            self.size_bytes += sum(map(len, keys)) + sum(map(len, values))
 
 
 @dataclass(frozen=True)

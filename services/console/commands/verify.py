@@ -17,7 +17,7 @@ from services.console.running import Tools, execute, json_option
 from services.console.verification.findings import Numbers
 from services.console.verifier import Verdict, Verification
 from shared.errors import TandemError
-from shared.garbage import calm_garbage_collector
+from shared.memory import calm_garbage_collector, keep_freed_memory
 from shared.service import FAILED, STOPPED_AS_ASKED
 
 _EXAMPLES = """\b
@@ -54,6 +54,7 @@ def verify_command(timeout_seconds: float | None, *, watch: bool, interval: floa
     """
 
     async def work(tools: Tools) -> int:
+        keep_freed_memory()
         calm_garbage_collector()
         seconds = timeout_seconds or tools.console.verify_timeout_seconds
         while True:

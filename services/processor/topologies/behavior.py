@@ -8,12 +8,13 @@ from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 
+from services.processor.records import Record
 from services.processor.settings import ProcessorSettings
 from services.processor.state import State
 from services.processor.topology import Batch, Outputs, Place
 from shared import topics
 from shared.errors import RejectedError
-from shared.events import UNDECODABLE, Page, UserEvent, UserEventCounted, decoder, is_iso_8601
+from shared.events import UNDECODABLE, Page, UserEvent, UserEventCounted, are_iso_8601, decoder, is_iso_8601
 from shared.results import BehaviorStats, Purchase, encode
 
 
@@ -27,15 +28,16 @@ class _PurchaseDetails(msgspec.Struct, gc=False):
 _decode_details = decoder(_PurchaseDetails)
 
 
-class _Purchases(NamedTuple):
-    """The purchases among `events`: their indexes, and the details of each."""
+class _Examined(NamedTuple):
+    """What was read of `events`: the action of each, the indexes of the purchases and their details."""
 
     events: Sequence[UserEventCounted]
+    actions: Sequence[str]
     indexes: Sequence[int]
     details: Sequence[_PurchaseDetails]
 
 
-_NOTHING = _Purchases((), (), ())
+_NOTHING = _Examined((), (), (), ())
 
 
 class Totals(msgspec.Struct):
@@ -62,19 +64,21 @@ class BehaviorPartition:
             for index, event in enumerate(batch.events):
                 if not is_iso_8601(event.timestamp):  # type: ignore[attr-defined]  # it is a UserEvent here
                     raise RejectedError("timestamp is not ISO 8601", index)
-        self._purchases_in(batch)
+        self._read(batch)
 
     def process(self, batch: Batch[UserEventCounted], outputs: Outputs) -> None:
         """Count a batch and publish its purchases."""
         events = batch.events
+        examined = self._read(batch)
+        self._examined = _NOTHING
         totals = self._totals.get("all") or Totals()
         # First of all: this raises where there is no room for new users.
         self._users.add([event.user_id for event in events])
         self._totals.put("all", totals)
         totals.total_events += len(events)
-        _add_up(totals.actions, Counter([event.action for event in events]))
+        _add_up(totals.actions, Counter(examined.actions))
         _add_up(totals.devices, Counter([event.device for event in events]))
-        self._publish(batch, outputs)
+        self._publish(examined, batch.records, outputs)
 
     def seal(self, next_offset: int, updated_at: str, outputs: Outputs) -> None:
         """Publish the partition's statistics as they are now."""
@@ -100,8 +104,8 @@ class BehaviorPartition:
             "devices": dict(totals.devices),
         }
 
-    def _purchases_in(self, batch: Batch[UserEventCounted]) -> _Purchases:
-        """Return where the purchases are, and what they publish.
+    def _read(self, batch: Batch[UserEventCounted]) -> _Examined:
+        """Return what is done where and the purchases among it.
 
         What was examined is mostly processed next: it is not read twice.
 
@@ -109,20 +113,20 @@ class BehaviorPartition:
             RejectedError: one has a timestamp or a page that it should not have.
         """
         if self._examined.events is not batch.events:
-            indexes = [index for index, event in enumerate(batch.events) if event.action == "purchase"]
-            details = [_details_of(batch.records[index].value, index) for index in indexes]
-            self._examined = _Purchases(batch.events, indexes, details)
+            actions = [event.action for event in batch.events]
+            indexes = [index for index, action in enumerate(actions) if action == "purchase"]
+            details = _details_of_all([batch.records[index].value for index in indexes], indexes)
+            self._examined = _Examined(batch.events, actions, indexes, details)
         return self._examined
 
-    def _publish(self, batch: Batch[UserEventCounted], outputs: Outputs) -> None:
-        events, records = batch.events, batch.records
+    def _publish(self, examined: _Examined, records: Sequence[Record], outputs: Outputs) -> None:
         topic, partition = self._place.topic, self._place.partition
-        purchases = self._purchases_in(batch)
-        self._examined = _NOTHING
-        for index, details in zip(purchases.indexes, purchases.details, strict=True):
-            event = events[index]
+        keys, values = [], []
+        for index, details in zip(examined.indexes, examined.details, strict=True):
+            event = examined.events[index]
+            user_id = event.user_id
             purchase = Purchase(
-                user_id=event.user_id,
+                user_id=user_id,
                 page=details.page,
                 timestamp=details.timestamp,
                 device=event.device,
@@ -130,7 +134,9 @@ class BehaviorPartition:
                 partition=partition,
                 offset=records[index].offset,
             )
-            outputs.publish(topics.PURCHASES, b"%d" % event.user_id, encode(purchase))
+            keys.append(b"%d" % user_id)
+            values.append(encode(purchase))
+        outputs.publish_all(topics.PURCHASES, keys, values)
 
 
 class BehaviorTopology:
@@ -171,6 +177,22 @@ class BehaviorTopology:
             "actions": actions,
             "devices": devices,
         }
+
+
+def _details_of_all(values: Sequence[Any], indexes: Sequence[int]) -> list[_PurchaseDetails]:
+    """Return the details of purchases.
+
+    Raises:
+        RejectedError: with the index of the first that has a timestamp or a page that it should not have.
+    """
+    try:
+        details = list(map(_decode_details, values))
+    except UNDECODABLE:
+        details = []
+    if len(details) == len(values) and are_iso_8601([one.timestamp for one in details]):
+        return details
+    # One by one, to find which it is, and why.
+    return list(map(_details_of, values, indexes))
 
 
 def _details_of(value: bytes | None, index: int) -> _PurchaseDetails:
