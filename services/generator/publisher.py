@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any
 
 from aiokafka.errors import KafkaError
@@ -25,6 +25,7 @@ from aiokafka.errors import KafkaError
 from services.generator.client import BatchBuilder, Producer, failed_for_good, hand_over
 from services.generator.ledger import Account
 from services.generator.workloads.pieces import Endings
+from shared.batch_filling import add_records
 from shared.errors import StopServiceError
 from shared.metrics import GeneratorMetrics
 
@@ -183,12 +184,8 @@ class Publisher:
         done = 0
         while True:
             batch = lane.open or self._open(lane, first_seq + done)
-            had = batch.builder.record_count()
-            append = batch.builder.append
-            for key, value in zip(islice(keys, done, None), islice(values, done, None), strict=True):
-                if append(timestamp=timestamp_ms, key=key, value=value) is None:
-                    break
-            done += batch.builder.record_count() - had
+            rest = zip(islice(keys, done, None), islice(values, done, None), repeat(()), strict=False)
+            done += add_records(batch.builder, rest, timestamp_ms)
             size = batch.builder.size()
             self.in_flight_bytes += size - batch.counted_bytes
             batch.counted_bytes = size

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
-import aiokafka
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import IllegalOperation, KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 from aiokafka.structs import TopicPartition
@@ -16,8 +16,8 @@ from aiokafka.structs import TopicPartition
 from services.processor.dead_letters import CUT_VALUE_BYTES
 from services.processor.partition import Transaction
 from services.processor.topology import OutputRecord, output_record
+from shared.batch_filling import add_records
 from shared.errors import RebuildTaskError, TandemError
-from shared.header_names import CHECKED_VERSION
 from shared.kafka import Permission, refusal
 
 BATCH_BYTES = 256 * 1024
@@ -29,7 +29,6 @@ FAILURES = (KafkaError, IllegalOperation, AssertionError, TimeoutError, OSError)
 _LOWERED_BY = 8
 # The first that is tried of a dead letter: a value of 64 KiB, and what stands beside it.
 _CUT_LETTER_BYTES = CUT_VALUE_BYTES + 32 * 1024
-_NO_HEADERS: list[tuple[str, bytes | None]] = []
 _TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 
 
@@ -109,40 +108,12 @@ def batches_of(producer: AIOKafkaProducer, records: list[OutputRecord]) -> Itera
     """Yield record batches that hold `records` in order."""
     # One time for all: they become visible together, and the client would ask for it record by record.
     now = int(time.time() * 1000)
-    batch, count = producer.create_batch(), 0
-    append = _append_to(batch)
-    for key, value, headers in records:
-        listed = list(headers) if headers else _NO_HEADERS
-        if append(count, now, key, value, listed) is None:
-            yield _closed(batch, count)
-            batch, count = producer.create_batch(), 0
-            append = _append_to(batch)
-            # The first record of a batch is taken whatever its size: the broker has the last word on it.
-            append(count, now, key, value, listed)
-        count += 1
-    if count:
-        yield _closed(batch, count)
-
-
-def _append_to(batch: Any) -> Callable[[int, int, bytes | None, bytes | None, list[Any]], Any]:
-    """Return what adds a record: its place in the batch, timestamp, key, value, headers. None: it is full.
-
-    Of the client that was checked, what its own `append` calls in half of that one's time: serializers that
-    nobody has set, and the count, which `_closed` writes down.
-    """
-    if aiokafka.__version__ == CHECKED_VERSION:
-        append: Callable[[int, int, bytes | None, bytes | None, list[Any]], Any] = batch._builder.append  # noqa: SLF001 — see the docstring
-        return append
-    return lambda _, timestamp, key, value, headers: batch.append(
-        timestamp=timestamp, key=key, value=value, headers=headers
-    )
-
-
-def _closed(batch: Any, count: int) -> Any:
-    if aiokafka.__version__ == CHECKED_VERSION:
-        batch._relative_offset = count  # noqa: SLF001 — see `_append_to`
-    batch.close()
-    return batch
+    done = 0
+    while done < len(records):
+        batch = producer.create_batch()
+        done += add_records(batch, islice(records, done, None), now)
+        batch.close()
+        yield batch
 
 
 async def acknowledged(futures: list[Any]) -> list[Any]:

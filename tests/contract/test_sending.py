@@ -52,7 +52,7 @@ async def test_every_record_arrives_in_order_in_batches_that_are_no_larger(
     version: str,
 ) -> None:
     if version == "another":
-        monkeypatch.setattr("services.processor.sending.CHECKED_VERSION", "0.0.0")
+        monkeypatch.setattr("shared.batch_filling.CHECKED_VERSION", "0.0.0")
     producer = AIOKafkaProducer(
         bootstrap_servers=kafka.bootstrap_servers, max_batch_size=BATCH_BYTES, compression_type=compression
     )
@@ -77,7 +77,7 @@ async def test_both_ways_make_the_same_batches(kafka: Kafka, monkeypatch: pytest
         bootstrap_servers=kafka.bootstrap_servers, max_batch_size=BATCH_BYTES
     ) as producer:
         for version in (CHECKED_VERSION, "0.0.0"):
-            monkeypatch.setattr("services.processor.sending.CHECKED_VERSION", version)
+            monkeypatch.setattr("shared.batch_filling.CHECKED_VERSION", version)
             made.append([bytes(batch._build()) for batch in batches_of(producer, RECORDS)])
     assert made[0] == made[1]
     assert len(made[0]) > 3
