@@ -122,7 +122,7 @@ class ProcessorSettings(Group):
     )
 
     fetch_min_bytes: int = Field(1, ge=1, le=2**30)
-    fetch_max_wait_milliseconds: int = Field(500, ge=1, le=60_000)
+    fetch_max_wait_milliseconds: int = Field(1000, ge=1, le=60_000)
     fetch_max_partition_bytes: int = Field(2**20, ge=2**10, le=2**30)
 
     window_size: int = Field(10, ge=1, le=10_000, description="readings a sensor")
