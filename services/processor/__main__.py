@@ -245,6 +245,11 @@ class Application:
             **common,
         )
 
+    def _fetch_wait_milliseconds(self) -> int:
+        """How long a broker may keep a fetch: an answer after the request's time is none."""
+        half_a_request = int(self._kafka.request_timeout_seconds * 500)
+        return max(min(self._settings.fetch_max_wait_milliseconds, half_a_request), 1)
+
     async def _consumer(
         self, clients: KafkaClients, read: Callable[[AIOKafkaConsumer], bool]
     ) -> AIOKafkaConsumer:
@@ -257,7 +262,7 @@ class Application:
             isolation_level="read_committed",
             auto_offset_reset="none",
             fetch_min_bytes=self._settings.fetch_min_bytes,
-            fetch_max_wait_ms=self._settings.fetch_max_wait_milliseconds,
+            fetch_max_wait_ms=self._fetch_wait_milliseconds(),
             max_partition_fetch_bytes=self._settings.fetch_max_partition_bytes,
         )
         try:
