@@ -38,6 +38,8 @@ PREFIX = "compare."
 TOPIC = f"{PREFIX}user_behavior"
 CHANGELOG = f"{PREFIX}processor-user_behavior-changelog"
 GROUP = f"{PREFIX}behavior-processor"
+# Kafka's own; a transaction's offsets go there.
+OFFSETS = "__consumer_offsets"
 RUN_SECONDS = 900.0
 ADMIN_SECONDS = 20.0
 # What the smoke test runs: everything, with too few records to say anything of speed.
@@ -209,7 +211,8 @@ class Compare:
                 done.result(ADMIN_SECONDS)
         known = self._admin.list_topics(timeout=ADMIN_SECONDS).topics
         ours = [name for name in known if name.startswith(PREFIX) and name != TOPIC]
-        places = [TopicPartition(name, number) for name in ours for number in known[name].partitions]
+        written = [*ours, *(name for name in known if name == OFFSETS)]
+        places = [TopicPartition(name, number) for name in written for number in known[name].partitions]
         # A topic that is deleted while Kafka writes the markers of its last transaction can hold up all
         # markers for 30 s, until a request of the broker's to itself times out (seen on Kafka 4.4.0).
         wait(lambda: self._is_settled(places), ADMIN_SECONDS, "every transaction has its markers")

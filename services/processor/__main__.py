@@ -152,7 +152,9 @@ class Application:
         return Delivery(
             clients,
             self._settings,
-            make_consumer=lambda: self._consumer(clients, read_any_header_name),
+            make_consumer=lambda: self._consumer(
+                clients, read_any_header_name, fetch_bytes=self._settings.fetch_max_partition_bytes
+            ),
             patience=self._patience,
             metrics=DeliveryMetrics(registry),
             health=health,
@@ -184,6 +186,7 @@ class Application:
         place: Place,
         gate: Gate,
         observer: PartitionObserver,
+        served: Callable[[], int],
         limits: Limits,
     ) -> Task:
         group = self._kafka.named(topology.group)
@@ -198,7 +201,9 @@ class Application:
         return Task(
             partition,
             self._make_guarantee(topology, clients, layout, membership, place, limits=limits),
-            make_consumer=lambda: self._consumer(clients, read_whole_batches),
+            make_consumer=lambda: self._consumer(
+                clients, read_whole_batches, fetch_bytes=self._settings.fetch_bytes(served())
+            ),
             changelog=TopicPartition(layout.changelog, place.partition),
             group=group,
             settings=self._settings,
@@ -251,7 +256,7 @@ class Application:
         return max(min(self._settings.fetch_max_wait_milliseconds, half_a_request), 1)
 
     async def _consumer(
-        self, clients: KafkaClients, read: Callable[[AIOKafkaConsumer], bool]
+        self, clients: KafkaClients, read: Callable[[AIOKafkaConsumer], bool], *, fetch_bytes: int
     ) -> AIOKafkaConsumer:
         """Return a started consumer that belongs to no group, reads what is committed, and never resets.
 
@@ -263,7 +268,7 @@ class Application:
             auto_offset_reset="none",
             fetch_min_bytes=self._settings.fetch_min_bytes,
             fetch_max_wait_ms=self._fetch_wait_milliseconds(),
-            max_partition_fetch_bytes=self._settings.fetch_max_partition_bytes,
+            max_partition_fetch_bytes=fetch_bytes,
         )
         try:
             await asyncio.wait_for(consumer.start(), self._kafka.operation_deadline_seconds)

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from services.processor.settings import ProcessorSettings
 
+# A commit that takes a tenth of a second is not made each tenth of a second: at most a fifth of the time.
+_COMMITS_APART = 4
+
 
 @dataclass(frozen=True)
 class Pending:
@@ -16,6 +19,7 @@ class Pending:
         size_bytes: of the results.
         since: when the first of it was read, monotonic seconds.
         committed_at: when the last commit ended, monotonic seconds.
+        commit_seconds: how long that one took, from sealing to the answer.
         caught_up: there was nothing left to read.
     """
 
@@ -23,6 +27,7 @@ class Pending:
     size_bytes: int
     since: float
     committed_at: float
+    commit_seconds: float
     caught_up: bool
 
 
@@ -32,10 +37,14 @@ class CommitPolicy:
 
     A caught-up partition commits at most once in `pause_seconds`: with a trickle of records, one
     transaction for each of them would cost more than all of their processing.
+
+    Where commits take long (many partitions, many keys that changed), T is stretched to four times what the
+    last one took, up to `longest_seconds`. A partition that is not caught up is late by more than that.
     """
 
     every_events: int
     every_seconds: float
+    longest_seconds: float
     when_caught_up: bool
     pause_seconds: float
     pending_bytes: int
@@ -46,6 +55,7 @@ class CommitPolicy:
         return cls(
             every_events=settings.commit_every_events,
             every_seconds=settings.commit_every_milliseconds / 1000,
+            longest_seconds=settings.commit_stretch_milliseconds / 1000,
             when_caught_up=settings.commit_when_caught_up,
             pause_seconds=settings.commit_pause_milliseconds / 1000,
             pending_bytes=settings.pending_bytes,
@@ -57,7 +67,8 @@ class CommitPolicy:
             return 0.0
         moments = []
         if self.every_seconds:
-            moments.append(pending.since + self.every_seconds)
+            stretched = min(_COMMITS_APART * pending.commit_seconds, self.longest_seconds)
+            moments.append(pending.since + max(self.every_seconds, stretched))
         if self.when_caught_up and pending.caught_up:
             moments.append(pending.committed_at + self.pause_seconds)
         return max(min(moments) - now, 0.0) if moments else None

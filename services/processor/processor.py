@@ -48,9 +48,10 @@ class MakeTask(Protocol):
         place: Place,
         gate: Gate,
         observer: PartitionObserver,
+        served: Callable[[], int],
         limits: Limits,
     ) -> Task:
-        """Return a task that has not been run."""
+        """Return a task that has not been run. `served` says how many partitions this process has."""
 
 
 class Processor:
@@ -226,6 +227,7 @@ class Processor:
                 place=place,
                 gate=gate,
                 observer=observer,
+                served=lambda: len(self._keepers),
             ),
             limits=Limits(self._layout.dead_letter_bytes),
             observer=observer,

@@ -32,7 +32,8 @@ _DEFAULT_THRESHOLDS = {
     "cpu_usage": Thresholds(None, 90.0),
     "memory_usage": Thresholds(None, 85.0),
 }
-
+# Below it a fetch costs more than what it brings.
+_LEAST_FETCH_BYTES = 64 * 1024
 
 # A table's head, or a key: neither stands in `sensor:min:max`.
 _LOOKS_LIKE_TOML = re.compile(r"^\s*(\[|[^,:=]+=)", re.MULTILINE)
@@ -113,6 +114,12 @@ class ProcessorSettings(Group):
         50_000, ge=0, le=10_000_000, description="no transaction holds more records; 0: no bound by number"
     )
     commit_every_milliseconds: int = Field(100, ge=0, le=600_000, description="0: no bound by time")
+    commit_stretch_milliseconds: int = Field(
+        1000,
+        ge=0,
+        le=600_000,
+        description="behind, commits that take long are made up to this far apart; 0: never further",
+    )
     commit_when_caught_up: bool = Field(True, description="commit at once when nothing is left to read")
     commit_pause_milliseconds: int = Field(
         25, ge=0, le=60_000, description="between two commits of a caught-up partition: the price of one"
@@ -124,6 +131,12 @@ class ProcessorSettings(Group):
     fetch_min_bytes: int = Field(1, ge=1, le=2**30)
     fetch_max_wait_milliseconds: int = Field(1000, ge=1, le=60_000)
     fetch_max_partition_bytes: int = Field(2**20, ge=2**10, le=2**30)
+    fetch_max_bytes: int = Field(
+        16 * 2**20,
+        ge=2**10,
+        le=2**32,
+        description="of all partitions of a topology in this process, in equal parts",
+    )
 
     window_size: int = Field(10, ge=1, le=10_000, description="readings a sensor")
     alert_mode: Literal["transitions", "every_breach"] = "transitions"
@@ -171,6 +184,11 @@ class ProcessorSettings(Group):
     log_every_events: int = Field(
         100, ge=1, description="statistics are logged each time as many more are committed"
     )
+
+    def fetch_bytes(self, partitions: int) -> int:
+        """Return how much a fetch may bring where so many partitions are served; one batch comes anyway."""
+        part = max(self.fetch_max_bytes // max(partitions, 1), _LEAST_FETCH_BYTES)
+        return min(part, self.fetch_max_partition_bytes)
 
     def shown(self, field: str) -> str:
         """Return a field's value as its variable would be set."""

@@ -141,6 +141,7 @@ class Task:
         self._loop = asyncio.get_running_loop()
         self._pending_since: float | None = None
         self._committed_at = self._loop.time()
+        self._commit_seconds = 0.0
         self._committed_offset = 0
 
     async def run(self) -> None:
@@ -313,9 +314,9 @@ class Task:
         """Commit what is pending, if anything is, nothing holds it, and the partition is still ours."""
         if self._pending_since is None or not self._gate.may_commit.is_set() or self._gate.lost.is_set():
             return
+        began = self._loop.time()
         now = datetime.fromtimestamp(self._wall_clock(), UTC).isoformat(timespec="milliseconds")
         transaction = self._partition.seal(now)
-        began = self._loop.time()
         self._gate.idle.clear()
         try:
             await self._guarantee.commit(transaction)
@@ -323,10 +324,11 @@ class Task:
             self._gate.idle.set()
         self._commits += 1
         self._committed_at = self._loop.time()
+        self._commit_seconds = self._committed_at - began
         self._partition.latency = summarize(transaction.oldest, self._wall_clock() * 1000)
         self._pending_since = None
         self._committed_offset = transaction.next_offset
-        self._observer.committed(transaction, self._committed_at - began, self._partition.figures())
+        self._observer.committed(transaction, self._commit_seconds, self._partition.figures())
 
     def _tell_position(self) -> None:
         self._observer.position(
@@ -355,6 +357,7 @@ class Task:
             size_bytes=self._partition.size_bytes,
             since=self._pending_since,
             committed_at=self._committed_at,
+            commit_seconds=self._commit_seconds,
             caught_up=last_stable is not None and self._partition.next_offset >= last_stable,
         )
         return self._policy.due_in(pending, self._loop.time())

@@ -17,6 +17,7 @@ POLICIES = st.builds(
     CommitPolicy,
     every_events=st.integers(0, 1_000),
     every_seconds=st.sampled_from([0.0, 0.1, 5.0]),
+    longest_seconds=st.sampled_from([0.0, 1.0, 600.0]),
     when_caught_up=st.booleans(),
     pause_seconds=st.sampled_from([0.0, 0.01, 1.0]),
     pending_bytes=st.integers(1, 10_000),
@@ -31,6 +32,7 @@ def pendings(draw: st.DrawFn) -> Pending:
         size_bytes=draw(st.integers(0, 20_000)),
         since=committed_at + draw(st.floats(0, 100)),
         committed_at=committed_at,
+        commit_seconds=draw(st.floats(0, 10)),
         caught_up=draw(st.booleans()),
     )
 
@@ -40,9 +42,21 @@ def policy(**changes: Any) -> CommitPolicy:
 
 
 def pending(
-    records: int = 1, *, since: float = 100.0, caught_up: bool = False, size_bytes: int = 0
+    records: int = 1,
+    *,
+    since: float = 100.0,
+    caught_up: bool = False,
+    size_bytes: int = 0,
+    commit_seconds: float = 0.0,
 ) -> Pending:
-    return Pending(records, size_bytes, since, committed_at=99.0, caught_up=caught_up)
+    return Pending(
+        records,
+        size_bytes,
+        since,
+        committed_at=99.0,
+        commit_seconds=commit_seconds,
+        caught_up=caught_up,
+    )
 
 
 @given(POLICIES, pendings(), st.floats(0, 200))
@@ -56,7 +70,8 @@ def test_a_commit_is_due_at_the_first_moment_that_any_of_the_rules_asks_for(
     if waiting.size_bytes >= rules.pending_bytes:
         moments.append(-math.inf)
     if rules.every_seconds:
-        moments.append(waiting.since + rules.every_seconds)
+        stretched = min(4 * waiting.commit_seconds, rules.longest_seconds)
+        moments.append(waiting.since + max(rules.every_seconds, stretched))
     if rules.when_caught_up and waiting.caught_up:
         moments.append(waiting.committed_at + rules.pause_seconds)
     due_in = rules.due_in(waiting, now)
@@ -85,7 +100,7 @@ def test_every_10_events_and_nothing_else() -> None:
 def test_by_default_a_caught_up_partition_commits_after_the_price_of_a_commit() -> None:
     defaults = policy()
     assert defaults.due_in(pending(caught_up=True), now=100.0) == 0.0
-    just_committed = Pending(1, 0, since=100.001, committed_at=100.0, caught_up=True)
+    just_committed = Pending(1, 0, since=100.001, committed_at=100.0, commit_seconds=0.02, caught_up=True)
     due_in = defaults.due_in(just_committed, now=100.002)
     assert due_in is not None
     assert 0 < due_in <= 0.023 + 1e-9
@@ -96,7 +111,7 @@ def test_a_trickle_commits_at_most_once_in_each_pause() -> None:
     committed_at, commits = 0.0, 0
     for hundredths in range(1_000):  # A record every 10 ms, and nothing behind it.
         now = hundredths / 100
-        if rules.due_in(Pending(1, 0, now, committed_at, caught_up=True), now) == 0.0:
+        if rules.due_in(Pending(1, 0, now, committed_at, 0.02, caught_up=True), now) == 0.0:
             committed_at, commits = now, commits + 1
     assert commits == 9
 
@@ -105,6 +120,26 @@ def test_behind_it_commits_by_time() -> None:
     rules = policy(commit_every_milliseconds=100)
     assert rules.due_in(pending(since=100.0), now=100.0) == pytest.approx(0.1)
     assert rules.due_in(pending(since=100.0), now=100.2) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("took_seconds", "due_in"),
+    [(0.0, 0.1), (0.025, 0.1), (0.05, 0.2), (0.2, 0.8), (0.3, 1.0), (20.0, 1.0)],
+)
+def test_behind_commits_that_take_long_are_made_less_often(took_seconds: float, due_in: float) -> None:
+    waiting = pending(since=100.0, commit_seconds=took_seconds)
+    assert policy().due_in(waiting, now=100.0) == pytest.approx(due_in)
+
+
+def test_a_caught_up_partition_commits_at_once_however_long_its_commits_take() -> None:
+    assert policy().due_in(pending(caught_up=True, commit_seconds=5.0), now=100.0) == 0.0
+
+
+def test_a_stretch_of_nothing_keeps_to_the_time_that_is_set() -> None:
+    rules = policy(commit_stretch_milliseconds=0)
+    assert rules.due_in(pending(commit_seconds=5.0), now=100.0) == pytest.approx(0.1)
+    switched_off = policy(commit_every_milliseconds=0, commit_stretch_milliseconds=1_000)
+    assert switched_off.due_in(pending(commit_seconds=5.0), now=100.0) is None
 
 
 def test_results_that_take_their_bytes_are_committed_whatever_their_number() -> None:
