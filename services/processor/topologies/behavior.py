@@ -8,33 +8,46 @@ from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 
-from services.processor.records import Record
 from services.processor.settings import ProcessorSettings
 from services.processor.state import State
 from services.processor.topology import Batch, Outputs, Place
 from shared import topics
 from shared.errors import RejectedError
-from shared.events import UNDECODABLE, Page, UserEvent, UserEventCounted, are_iso_8601, decoder, is_iso_8601
+from shared.events import (
+    UNDECODABLE,
+    Device,
+    Page,
+    UserEvent,
+    UserEventCounted,
+    UserId,
+    are_iso_8601,
+    decoder,
+    is_iso_8601,
+)
 from shared.results import BehaviorStats, Purchase, encode
 
+_PURCHASE = "purchase"
 
-class _PurchaseDetails(msgspec.Struct, gc=False):
-    """What a purchase publishes beyond what is counted; decoded for purchases alone."""
 
+class _Bought(msgspec.Struct, gc=False):
+    """What a `Purchase` has of its event, in the order in which it is published; for purchases alone."""
+
+    user_id: UserId
     page: Page
     timestamp: str
+    device: Device
 
 
-_decode_details = decoder(_PurchaseDetails)
+_decode_bought = decoder(_Bought)
 
 
 class _Examined(NamedTuple):
-    """What was read of `events`: the action of each, the indexes of the purchases and their details."""
+    """What was read of `events`: the action of each, the offsets of the purchases and what was bought."""
 
     events: Sequence[UserEventCounted]
     actions: Sequence[str]
-    indexes: Sequence[int]
-    details: Sequence[_PurchaseDetails]
+    offsets: Sequence[int]
+    bought: Sequence[_Bought]
 
 
 _NOTHING = _Examined((), (), (), ())
@@ -53,6 +66,7 @@ class BehaviorPartition:
 
     def __init__(self, place: Place, state: State, *, check_all: bool) -> None:
         self._place = place
+        self._ending = _ending_of(place)
         self._check_all = check_all
         self._users = state.key_set("users", int)
         self._totals = state.table("totals", Totals, bounded=False)
@@ -78,7 +92,7 @@ class BehaviorPartition:
         totals.total_events += len(events)
         _add_up(totals.actions, Counter(examined.actions))
         _add_up(totals.devices, Counter([event.device for event in events]))
-        self._publish(examined, batch.records, outputs)
+        self._publish(examined, outputs)
 
     def seal(self, next_offset: int, updated_at: str, outputs: Outputs) -> None:
         """Publish the partition's statistics as they are now."""
@@ -114,28 +128,20 @@ class BehaviorPartition:
         """
         if self._examined.events is not batch.events:
             actions = [event.action for event in batch.events]
-            indexes = [index for index, action in enumerate(actions) if action == "purchase"]
-            details = _details_of_all([batch.records[index].value for index in indexes], indexes)
-            self._examined = _Examined(batch.events, actions, indexes, details)
+            indexes = [index for index, action in enumerate(actions) if action == _PURCHASE]
+            records = [batch.records[index] for index in indexes]
+            bought = _all_bought([record.value for record in records], indexes)
+            offsets = [record.offset for record in records]
+            self._examined = _Examined(batch.events, actions, offsets, bought)
         return self._examined
 
-    def _publish(self, examined: _Examined, records: Sequence[Record], outputs: Outputs) -> None:
-        topic, partition = self._place.topic, self._place.partition
-        keys, values = [], []
-        for index, details in zip(examined.indexes, examined.details, strict=True):
-            event = examined.events[index]
-            user_id = event.user_id
-            purchase = Purchase(
-                user_id=user_id,
-                page=details.page,
-                timestamp=details.timestamp,
-                device=event.device,
-                topic=topic,
-                partition=partition,
-                offset=records[index].offset,
-            )
-            keys.append(b"%d" % user_id)
-            values.append(encode(purchase))
+    def _publish(self, examined: _Examined, outputs: Outputs) -> None:
+        bought, ending = examined.bought, self._ending
+        keys = [b"%d" % one.user_id for one in bought]
+        # The text of a `Purchase`, the closing brace of the first part given way to the second.
+        values = [
+            encode(one)[:-1] + ending % offset for one, offset in zip(bought, examined.offsets, strict=True)
+        ]
         outputs.publish_all(topics.PURCHASES, keys, values)
 
 
@@ -179,31 +185,44 @@ class BehaviorTopology:
         }
 
 
-def _details_of_all(values: Sequence[Any], indexes: Sequence[int]) -> list[_PurchaseDetails]:
-    """Return the details of purchases.
+def _ending_of(place: Place) -> bytes:
+    """Return how the text of every `Purchase` of a partition ends, `%d` in the place of the offset."""
+    purchase = Purchase(
+        user_id=0, page="", timestamp="", device="", topic=place.topic, partition=place.partition, offset=0
+    )
+    text = encode(purchase)
+    beginning = encode(_Bought(0, "", "", ""))[:-1]  # type: ignore[arg-type]  # nothing is bought here
+    assert text.startswith(beginning), "a purchase begins with what was bought"
+    ending = text[len(beginning) :].replace(b"%", b"%%")
+    assert ending.endswith(b":0}"), "and ends with the offset"
+    return ending[: -len(b"0}")] + b"%d}"
+
+
+def _all_bought(values: Sequence[Any], indexes: Sequence[int]) -> list[_Bought]:
+    """Return what was bought in purchases.
 
     Raises:
         RejectedError: with the index of the first that has a timestamp or a page that it should not have.
     """
     try:
-        details = list(map(_decode_details, values))
+        bought = list(map(_decode_bought, values))
     except UNDECODABLE:
-        details = []
-    if len(details) == len(values) and are_iso_8601([one.timestamp for one in details]):
-        return details
+        bought = []
+    if len(bought) == len(values) and are_iso_8601([one.timestamp for one in bought]):
+        return bought
     # One by one, to find which it is, and why.
-    return list(map(_details_of, values, indexes))
+    return list(map(_bought_in, values, indexes))
 
 
-def _details_of(value: bytes | None, index: int) -> _PurchaseDetails:
+def _bought_in(value: bytes | None, index: int) -> _Bought:
     assert value is not None, "it was decoded"
     try:
-        details: _PurchaseDetails = _decode_details(value)
+        bought: _Bought = _decode_bought(value)
     except UNDECODABLE as error:
         raise RejectedError(f"{type(error).__name__}: {error}", index) from error
-    if not is_iso_8601(details.timestamp):
+    if not is_iso_8601(bought.timestamp):
         raise RejectedError("the timestamp of a purchase is not ISO 8601", index)
-    return details
+    return bought
 
 
 def _add_up(totals: dict[str, int], more: dict[str, int]) -> None:
