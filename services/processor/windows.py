@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 
 import msgspec
+
+_MOST_SUMMED_FAST = 1e6
 
 
 class Window(msgspec.Struct, array_like=True):
@@ -35,8 +38,21 @@ def summarize(window: Window) -> Summary:
     """Return the summary of a window that is not empty."""
     values = window.values
     return Summary(
-        avg=round(statistics.mean(values), 2),
+        avg=_rounded_mean(values),
         min=min(values),
         max=max(values),
         median=round(statistics.median(values), 2),
     )
+
+
+def _rounded_mean(values: list[float]) -> float:
+    """Return `round(statistics.mean(values), 2)`, mostly without exact fractions (16 µs for ten of them).
+
+    The two means are within 1e-9 of each other. They round alike but for those that lie about half-way
+    between two hundredths, or next to 0, whose sign shows.
+    """
+    mean = math.fsum(values) / len(values)
+    rounded = round(mean, 2)
+    if rounded and abs(mean) < _MOST_SUMMED_FAST and abs(abs(mean - rounded) - 0.005) > 1e-8:
+        return rounded
+    return round(statistics.mean(values), 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -517,13 +518,17 @@ def test_settings_by_which_nothing_is_ever_committed_are_refused() -> None:
     assert problem.startswith("nothing would ever be committed")
 
 
+def processor(**changes: Any) -> ProcessorSettings:
+    return ProcessorSettings(**changes)
+
+
 @pytest.mark.parametrize(
     ("partitions", "kibibytes"), [(0, 1024), (1, 1024), (16, 1024), (32, 512), (48, 341), (1_000, 64)]
 )
 def test_many_partitions_share_what_fetches_may_bring(partitions: int, kibibytes: int) -> None:
-    assert ProcessorSettings().fetch_bytes(partitions) // 1024 == kibibytes
+    assert processor().fetch_bytes(partitions) // 1024 == kibibytes
 
 
 def test_a_fetch_brings_no_more_than_is_set_for_one_partition() -> None:
-    settings = ProcessorSettings(fetch_max_partition_bytes=10_000)
+    settings = processor(fetch_max_partition_bytes=10_000)
     assert [settings.fetch_bytes(count) for count in (1, 1_000)] == [10_000, 10_000]

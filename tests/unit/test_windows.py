@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 
 import msgspec
@@ -40,6 +41,18 @@ def test_a_summary_is_what_the_contract_says_of_the_values(
     assert summary.avg == round(statistics.mean(values), 2)
     assert summary.median == round(statistics.median(values), 2)
     assert (summary.min, summary.max) == (min(values), max(values))
+
+
+# As sensors give them: every tenth mean of ten lies half-way between two hundredths. And what cancels out.
+HUNDREDTHS = st.integers(-(10**4), 10**4).map(lambda hundredths: hundredths / 100)
+CANCELLING = st.sampled_from([0.0, -0.0, 1e15, -1e15, 0.004, -0.004, 0.005, -0.005, 5e-324])
+
+
+@given(st.lists(HUNDREDTHS | CANCELLING, min_size=1, max_size=40))
+def test_an_average_is_that_of_the_exact_mean_to_the_last_bit_and_the_sign(values: list[float]) -> None:
+    avg = summarize(window_of([(value, 0.0) for value in values], len(values))).avg
+    exact = round(statistics.mean(values), 2)
+    assert (avg, math.copysign(1, avg)) == (exact, math.copysign(1, exact))
 
 
 @given(first=READINGS, then=READINGS, size=st.integers(1, 50), other=st.integers(1, 50))
