@@ -70,7 +70,7 @@ def test_a_commit_is_due_at_the_first_moment_that_any_of_the_rules_asks_for(
     if waiting.size_bytes >= rules.pending_bytes:
         moments.append(-math.inf)
     if rules.every_seconds:
-        stretched = min(4 * waiting.commit_seconds, rules.longest_seconds)
+        stretched = min(2 * waiting.commit_seconds, rules.longest_seconds)
         moments.append(waiting.since + max(rules.every_seconds, stretched))
     if rules.when_caught_up and waiting.caught_up:
         moments.append(waiting.committed_at + rules.pause_seconds)
@@ -124,7 +124,7 @@ def test_behind_it_commits_by_time() -> None:
 
 @pytest.mark.parametrize(
     ("took_seconds", "due_in"),
-    [(0.0, 0.1), (0.025, 0.1), (0.05, 0.2), (0.2, 0.8), (0.3, 1.0), (20.0, 1.0)],
+    [(0.0, 0.1), (0.05, 0.1), (0.1, 0.2), (0.4, 0.8), (0.6, 1.0), (20.0, 1.0)],
 )
 def test_behind_commits_that_take_long_are_made_less_often(took_seconds: float, due_in: float) -> None:
     waiting = pending(since=100.0, commit_seconds=took_seconds)
