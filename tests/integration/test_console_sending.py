@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from tests.conftest import Kafka
 from tests.integration.commands import COMMAND_SECONDS, Tandem
-from tests.verifier import environment
+from tests.verifier import Service, environment
 from tests.verifier.broker import Broker
 
 MakeTopics = Callable[..., None]
@@ -27,6 +28,8 @@ EVENT: dict[str, Any] = {
     "ip": "192.168.1.7",
     "device": "mobile",
 }
+# Key and action of lines of a CSV file; the first has no key of its own, the second is no event.
+ROWS = (("", "view"), ("b", "dance"), ("a", "view"))
 
 
 def event(user_id: int) -> str:
@@ -115,6 +118,50 @@ def test_lines_come_through_a_pipe_too_at_a_rate_with_automatic_keys(
     assert {key for _, key, _ in stored(kafka, topic)} == {f"key-{number}".encode() for number in range(41)}
 
 
+def test_csv_takes_its_types_from_the_schema_and_its_keys_from_a_column(
+    tandem: Tandem, kafka: Kafka, topic: str, tmp_path: Path
+) -> None:
+    lines = ["key,user_id,action,page,timestamp,ip,device"]
+    lines += [f"{key},1,{action},/page/1,2026-01-01T00:00:00,192.168.1.7,mobile" for key, action in ROWS]
+    (tmp_path / "events.csv").write_text("\n".join(lines) + "\n")
+    ran = tandem("send", "user_behavior", "--file", "events.csv", "--json")
+    assert (ran.exit_code, ran.objects) == (1, [{"sent": 2, "failed": 0, "malformed": 1}])
+    assert "line 3: Invalid enum value 'dance'" in ran.err
+    assert sorted((key, json.loads(value or b"")) for _, key, value in stored(kafka, topic)) == [
+        (b"1", EVENT),
+        (b"a", EVENT),
+    ]
+
+
+def test_a_partitioner_of_one_s_own_is_used_by_every_command_and_the_generator(
+    tandem: Tandem, kafka: Kafka, topic: str, prefix: str, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text("def last(key, count):\n    return count - 1\n")
+    (tmp_path / "bad.py").write_text("def beyond(key, count):\n    return count\n")
+    mine = ("--partitioner", "mine.last")  # In the folder in which all of them run.
+    placed = tandem("partition", "a", "b", *mine, "--json").objects
+    assert [one["partition"] for one in placed] == [3, 3]
+    assert tandem("send", "user_behavior", event(1), *mine).exit_code == 0
+    variables = environment(
+        KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap_servers,
+        KAFKA_TOPIC_PREFIX=prefix,
+        GENERATOR_STREAMS="behavior",
+        GENERATOR_PARTITIONER="mine.last",
+        GENERATOR_EVENTS=50,
+        GENERATOR_RATE="max",
+        HTTP_PORT=0,
+    )
+    generator = Service("services.generator", variables, tmp_path / "generator.log")
+    generator.start()
+    try:
+        assert generator.wait(60) == 0
+    finally:
+        generator.end()
+    assert [partition for partition, _, _ in stored(kafka, topic)] == [3] * 51
+    told = tandem("send", "user_behavior", event(1), "--partitioner", "bad.beyond")
+    assert (told.exit_code, "on 4 of 4" in told.err) == (1, True), told.err
+
+
 def test_an_interruption_says_what_was_sent_and_leaves_nothing_under_way(
     kafka: Kafka, topic: str, prefix: str, tmp_path: Path
 ) -> None:
@@ -158,6 +205,33 @@ def test_an_interruption_says_what_was_sent_and_leaves_nothing_under_way(
     assert len(stored(kafka, topic)) == 10
 
 
+def test_a_record_that_kafka_refuses_fails_alone_and_the_rest_keeps_its_order(
+    tandem: Tandem, kafka: Kafka, topic: str, tmp_path: Path
+) -> None:
+    """What was in one batch with it, and what came behind it in its partition, is not lost with it."""
+    limit = ConfigEntry("max.message.bytes", "10000", incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[limit])
+    for changed in kafka.admin.incremental_alter_configs([resource]).values():
+        changed.result(10)
+    lines = [f"{number % 7}\t{number}" for number in range(400)]
+    for number, length in ((20, 20_000), (21, 20_000), (300, 15_000), (350, 2_000_000)):
+        lines[number] = f"{number % 7}\t{'9' * length}"
+    (tmp_path / "lines.kv").write_text("\n".join(lines) + "\n")
+    refused = (20, 21, 300, 350)
+    sent = [number for number in range(400) if number not in refused]
+    for rate in ("0", "400"):
+        ran = tandem("send", "user_behavior", "--raw", "--file", "lines.kv", "--rate", rate, "--json")
+        assert (ran.exit_code, ran.objects) == (1, [{"sent": 396, "failed": 4, "malformed": 0}]), ran.err
+        said = [line.partition("MessageSizeTooLargeError")[0] for line in ran.err.splitlines()]
+        assert sorted(said) == [f"tandem: line {number + 1}: not acknowledged: " for number in refused]
+    by_key: dict[bytes | None, list[int]] = {}
+    for _, key, value in stored(kafka, topic):
+        by_key.setdefault(key, []).append(int(value or b""))
+    assert by_key == {
+        str(key).encode(): [number for number in sent if number % 7 == key] * 2 for key in range(7)
+    }
+
+
 def test_bad_use_is_told(tandem: Tandem, topic: str) -> None:
     for arguments, code, said in (
         (["send", "user_behavior"], 2, "either VALUE or --file"),
@@ -167,6 +241,7 @@ def test_bad_use_is_told(tandem: Tandem, topic: str) -> None:
         (["send", "user_behavior", event(1), "--partitioner", "x.y"], 2, "can't be loaded"),
         (["send", "no_such", "{}"], 1, "no topic"),
         (["partition"], 2, "name a KEY"),
+        (["partition", "k", "--topic", "no_such"], 1, "no topic"),
     ):
         told = tandem(*arguments)
         assert (told.exit_code, said in told.err) == (code, True), (arguments, told)

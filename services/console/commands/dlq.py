@@ -25,9 +25,9 @@ from services.console.letters import (
 )
 from services.console.lines import wrong_with
 from services.console.output import Output, table
+from services.console.pace import Pace
 from services.console.redriving import Marks, Parcel, Redriver, letters_in
 from services.console.running import Tools, execute, json_option
-from services.console.sending import Pace
 from services.console.tailing import one_line, parse_start, readable
 from shared import topics
 from shared.errors import TandemError

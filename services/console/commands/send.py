@@ -8,6 +8,7 @@ import stat
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, Any
 
 import click
@@ -16,8 +17,9 @@ from services.console.connection import Connection
 from services.console.feeding import fed, lines_of, taken
 from services.console.lines import FORMATS, Format, Keys, Malformed, Outgoing, format_of, records, wrong_with
 from services.console.output import Output
+from services.console.pace import Pace
 from services.console.running import Tools, execute, json_option
-from services.console.sending import Acknowledged, Failed, OnOutcome, Pace, Sender
+from services.console.sending import Acknowledged, Failed, OnOutcome, Sender
 from services.console.tailing import readable
 from shared.errors import TandemError
 from shared.partitioners import Partitioner, partitioner_of
@@ -134,7 +136,8 @@ class _Job:
             if name not in existing:
                 raise TandemError(f"no topic {name}: `tandem topics create` makes those of the pair")
             sender = Sender(
-                await kafka.producer(enable_idempotence=True, acks="all", linger_ms=_LINGER_MILLISECONDS),
+                partial(kafka.producer, enable_idempotence=True, acks="all", linger_ms=_LINGER_MILLISECONDS),
+                kafka.let_go,
                 name,
                 partitions=existing[name].partitions,
                 partitioner=self.partitioner,
@@ -146,10 +149,12 @@ class _Job:
                 with tools.out.progress(f"sending to {name}") as bar:
                     await self._send_all(tools, sender, bar)
             finally:
-                # Also when it was interrupted: what is under way is waited for, and said.
-                await sender.flush()
-                if self.file is not None:
-                    _summary(tools.out, sender, self.malformed, latencies=self.each)
+                # Also when it was interrupted, and once more: what is under way is waited for, and said.
+                try:
+                    await sender.flush()
+                finally:
+                    if self.file is not None:
+                        _summary(tools.out, sender, self.malformed, latencies=self.each)
         return FAILED if sender.tally.failed or self.malformed else STOPPED_AS_ASKED
 
     async def _send_all(self, tools: Tools, sender: Sender, bar: Callable[[int, int], None]) -> None:
