@@ -22,11 +22,12 @@ class Output:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
-        self.console = Console(highlight=False, soft_wrap=False)
+        self.console = Console(highlight=False, emoji=False, soft_wrap=False)
         if not self.console.is_terminal:
             # A pipe has no width; a table must not be cut for one.
-            self.console = Console(highlight=False, width=_PLAIN_WIDTH)
-        self._errors = Console(stderr=True, highlight=False)
+            self.console = Console(highlight=False, emoji=False, width=_PLAIN_WIDTH)
+        self._errors = Console(stderr=True, highlight=False, emoji=False)
+        self._bar: Progress | None = None
 
     @property
     def is_live(self) -> bool:
@@ -38,8 +39,11 @@ class Output:
         click.echo(_encode(value))
 
     def text(self, line: str = "") -> None:
-        """Print a line as it is."""
-        click.echo(line)
+        """Print a line as it is; above a bar, where one is shown on the same terminal."""
+        if self._bar is not None and self.console.is_terminal:
+            self._errors.print(line, markup=False, soft_wrap=True)
+        else:
+            click.echo(line)
 
     def marked(self, line: str) -> None:
         """Print a line with rich's markup: in colour on a terminal, plain elsewhere."""
@@ -55,7 +59,10 @@ class Output:
 
     def error(self, text: str) -> None:
         """Say why a command failed, on standard error."""
-        click.echo(f"tandem: {text}", err=True)
+        if self._bar is not None:
+            self._errors.print(f"tandem: {text}", markup=False, soft_wrap=True)
+        else:
+            click.echo(f"tandem: {text}", err=True)
 
     def show(self, renderable: Any) -> None:
         """Print a table or another thing of rich's."""
@@ -68,9 +75,30 @@ class Output:
             yield lambda _done, _all: None
             return
         columns = (TextColumn(what), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=self._errors, transient=True) as progress:
-            task = progress.add_task(what, total=None)
-            yield lambda done, everything: progress.update(task, completed=done, total=max(everything, 1))
+        # Left to itself it takes standard output for its terminal too, also when that goes into a file.
+        bar = Progress(
+            *columns, console=self._errors, transient=True, redirect_stdout=False, redirect_stderr=False
+        )
+        with bar:
+            task = bar.add_task(what, total=None)
+            self._bar = bar
+            try:
+                yield lambda done, everything: bar.update(task, completed=done, total=max(everything, 1))
+            finally:
+                self._bar = None
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Take the bar away meanwhile: for many lines, or another program that wants the terminal."""
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            bar.stop()
+        try:
+            yield
+        finally:
+            if bar is not None:
+                bar.start()
+                self._bar = bar
 
 
 def table(*headers: str, rows: Sequence[Sequence[Any]], title: str | None = None) -> Table:

@@ -445,7 +445,8 @@ class _Handling:
             text = (letter.value or b"").decode()
         except UnicodeDecodeError as error:
             raise TandemError("it is no text: it can't be edited") from error
-        saved = click.edit(text, extension=".json")
+        with tools.out.suspended():
+            saved = click.edit(text, extension=".json")
         if saved is None:
             raise TandemError("nothing was saved")
         value = saved.rstrip("\r\n").encode()

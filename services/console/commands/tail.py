@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -136,7 +137,9 @@ def tail_command(
             reader = await kafka.read(starts, isolation)
             until = {place: ends[place].end for place in places}
             last = begin.value if begin.kind == "last" else None
-            if await _what_is_there(reader, until, shown, last=last) and follow:
+            with tools.out.progress(f"reading {', '.join(names)}") as bar:
+                wants_more = await _what_is_there(reader, starts, until, shown, last=last, on_progress=bar)
+            if wants_more and follow:
                 await _what_comes(reader, shown)
         return STOPPED_AS_ASKED
 
@@ -162,29 +165,40 @@ class Shown:
 
     def take(self, records: list[Any]) -> bool:
         """Print records, the oldest first. False where there are enough."""
-        for record in sorted(records, key=lambda one: one.timestamp):
-            if self._out.as_json:
-                self._out.json(as_fields(record, headers=self._headers))
-            else:
-                self._out.text(as_line(record, headers=self._headers))
-            if self._left is not None:
-                self._left -= 1
-                if not self._left:
-                    return False
+        if not records:
+            return True
+        with self._out.suspended():
+            for record in sorted(records, key=lambda one: one.timestamp):
+                if self._out.as_json:
+                    self._out.json(as_fields(record, headers=self._headers))
+                else:
+                    self._out.text(as_line(record, headers=self._headers))
+                if self._left is not None:
+                    self._left -= 1
+                    if not self._left:
+                        return False
         return True
 
 
 async def _what_is_there(
-    reader: Log, until: dict[TopicPartition, int], shown: Shown, *, last: int | None
+    reader: Log,
+    starts: dict[TopicPartition, int],
+    until: dict[TopicPartition, int],
+    shown: Shown,
+    *,
+    last: int | None,
+    on_progress: Callable[[int, int], None],
 ) -> bool:
     """Show what there is, with what came while it was read. False where there was enough."""
     kept: list[Any] = []
+    to_read = sum(until[place] - starts[place] for place in starts)
     while portions := await reader.next(until):
         wanted = shown.wants(portions)
         if last is not None:
             kept = last_of([*kept, *wanted], last)
         elif not shown.take(wanted):
             return False
+        on_progress(sum([await reader.position(place) - starts[place] for place in starts]), to_read)
     return shown.take(kept)
 
 
