@@ -143,7 +143,11 @@ def _topic(report: Report) -> Finding:
 def _group(group: GroupFacts) -> Finding:
     count = len(group.members)
     members = f"{count} member{'s' * (count != 1)}" if count else "no member: no processor runs"
-    return Finding(f"group {group.name}", "ok", f"{group.state.lower()}, {members}, lag {group.lag:,}")
+    # Not wrong by itself: a processor may be stopped on purpose.
+    advice = "" if count or not group.lag else "`python -m services.processor` starts one, and counts them"
+    return Finding(
+        f"group {group.name}", "ok", f"{group.state.lower()}, {members}, lag {group.lag:,}", advice
+    )
 
 
 def _how(kafka: KafkaSettings) -> str:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,8 @@ def test_letters_are_listed_by_reason_and_each(tandem: Tandem, prefix: str) -> N
     some = tandem("dlq", "list", "--each", "--json", "--reason", "ENUM", "--topic", "user_behavior")
     assert len(some.objects) == 1
     assert tandem("dlq", "list", "--until", "2020-01-01").out == "no dead letters\n"
+    assert len(tandem("dlq", "list", "--each", "--json", "--since", "2020-01-01").objects) == len(BAD)
+    assert tandem("dlq", "list", "--since", "2100-01-01").out == "no dead letters\n"
     assert tandem("dlq", "list", "--status", "retried").out == "no dead letters\n"
     shown = tandem("dlq", "list")
     assert "JSON is malformed" in shown.out
@@ -277,6 +280,18 @@ def test_two_at_once_send_each_once(
     assert tandem("dlq", "retry", "--all").exit_code == 0
     values = Counter(one.value for one in retried(kafka, f"{prefix}user_behavior"))
     assert values == Counter({str(number).encode(): 1 for number in range(count)})
+
+
+def test_letters_are_sent_again_at_the_rate_that_was_asked_for(
+    kafka: Kafka, prefix: str, tandem: Tandem
+) -> None:
+    letters(kafka, prefix, 60)
+    ran = tandem("dlq", "retry", "--all", "--rate", "20", "--json")
+    assert numbers(ran)["retried"] == 60
+    marks = records(kafka, f"{prefix}dead_letters-handled")
+    moments = sorted(datetime.fromisoformat(json.loads(one.value or b"")["at"]) for one in marks)
+    # In steps of a second: the last twenty are due two seconds after the first.
+    assert (moments[-1] - moments[0]).total_seconds() >= 1.9
 
 
 def test_an_interruption_says_what_was_done_and_leaves_no_transaction_open(

@@ -19,6 +19,7 @@ from tests.integration.grants import Grant, documented
 from tests.integration.guarded import Guarded
 from tests.verifier import LoadPlan, Service, load, verify, wait_until_caught_up
 from tests.verifier.broker import Broker
+from tests.verifier.contract import PartitionId
 from tests.verifier.polling import poll
 
 PARTITIONS = 4
@@ -66,6 +67,12 @@ def latest(kafka: Kafka, topic: str) -> dict[tuple[int, bytes | None], bytes]:
         (one.partition, one.key): one.value for one in Broker(kafka.bootstrap_servers).read_topic(topic, 20)
     }
     return {place: value for place, value in found.items() if value is not None}
+
+
+def committed(kafka: Kafka, prefix: str) -> list[int | None]:
+    places = [PartitionId(f"{prefix}{INPUT}", number) for number in range(PARTITIONS)]
+    found = Broker(kafka.bootstrap_servers).committed(f"{prefix}{GROUP}", places)
+    return [found[place] for place in places]
 
 
 def make_results_anew(kafka: Kafka, prefix: str, *more: str) -> None:
@@ -213,6 +220,33 @@ def test_killed_in_the_middle_it_has_done_partitions_whole_or_not_at_all(
     assert count_again() == counted
     assert begin_tandem(*command).wait(60) == 0
     make_results_anew(kafka, prefix)
+    assert count_again() == counted
+
+
+def test_interrupted_in_the_middle_it_says_which_partitions_are_done_and_no_other_is(
+    counted: int, kafka: Kafka, prefix: str, begin_tandem: StartTandem, count_again: Callable[[], int]
+) -> None:
+    before = committed(kafka, prefix)
+    assert None not in before
+    process = begin_tandem(
+        "reset-offsets", INPUT, "--execute", "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        # As soon as one is done: the others are still to come, or under way.
+        poll(lambda: committed(kafka, prefix) != before or None, 40, lambda: "nothing is reset")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=40)
+    finally:
+        process.kill()
+        process.wait()
+    said = [json.loads(line)["partition"] for line in out.splitlines()]
+    after = committed(kafka, prefix)
+    assert process.returncode == 0 or "interrupted" in err, err
+    done = [number for number in range(PARTITIONS) if after[number] != before[number]]
+    assert said
+    assert set(said) <= set(done), "what is said to be done is"
+    # But for one whose answer was not waited for, which is said too.
+    assert all(f"partition {number}: not known" in err for number in set(done) - set(said)), err
     assert count_again() == counted
 
 

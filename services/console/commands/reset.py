@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import click
@@ -62,7 +63,14 @@ def reset_command(
             try:
                 with tools.out.progress(f"resetting {source.topic}") as bar:
                     for plan in plans:
-                        await reset.carry_out(plan)
+                        try:
+                            await reset.carry_out(plan)
+                        except asyncio.CancelledError:
+                            tools.out.error(
+                                f"partition {plan.number}: not known whether it was reset, whole or not at "
+                                "all; `tandem lag` says where its group is"
+                            )
+                            raise
                         done.append(plan)
                         bar(len(done), len(plans))
             finally:
