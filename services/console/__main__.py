@@ -43,6 +43,8 @@ def main() -> None:
     """Tandem: a pair of services over Kafka, and the proof that nothing was lost or counted twice.
 
     Kafka is reached as KAFKA_BOOTSTRAP_SERVERS and its fellows say; `tandem config` shows what is in force.
+
+    Exit codes: 0, all well; 1, something failed, differs or was interrupted; 2, wrong use or wrong settings.
     """
 
 

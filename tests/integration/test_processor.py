@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,15 @@ from tests.verifier.polling import poll
 
 StartProcessor = Callable[..., Service]
 GROUP = "behavior-processor"
+PURCHASE = json.dumps(
+    {
+        "user_id": 7,
+        "action": "purchase",
+        "page": "/page/1",
+        "timestamp": "2026-01-01T00:00:00",
+        "device": "mobile",
+    }
+).encode()
 
 
 @pytest.fixture(autouse=True)
@@ -117,6 +127,31 @@ def test_changed_settings_hold_from_the_next_reading_on(
     assert [(one["count"], one["min"], one["max"], one["offset"]) for one in stats] == [(3, 3.0, 82.0, 5)]
     settings = values_of(kafka, f"{prefix}progress")[-1]["settings"]
     assert settings["window_size"] == [{"value": 10, "since": 0}, {"value": 3, "since": 5}]
+
+
+def test_alerts_resolve_behind_the_hysteresis_with_thresholds_from_a_toml_file(
+    kafka: Kafka, prefix: str, start_processor: StartProcessor, tmp_path: Path
+) -> None:
+    file = tmp_path / "thresholds.toml"
+    file.write_text("[temperature]\nmax = 60\n\n[humidity]\nmin = 20\n")
+    settings = {"PROCESSOR_THRESHOLDS_FILE": file, "PROCESSOR_ALERT_HYSTERESIS": 5}
+    service = start_processor(**settings)
+    produce(kafka, f"{prefix}sensor_data", [reading(value) for value in (5.0, 60.0, 61.0, 56.0, 62.0, 55.0)])
+    produce(kafka, f"{prefix}user_behavior", [PURCHASE])
+    wait_until_caught_up(kafka.bootstrap_servers, prefix, 60)
+    alerts = [(one["bound"], one["state"], one["offset"]) for one in values_of(kafka, f"{prefix}alerts")]
+    assert alerts == [("max", "firing", 2), ("max", "resolved", 5)], "56 is not 5 below 60, 55 is"
+    # What an operator is told of it.
+    for said in ("firing", "resolved", '"user_id":7'):
+        service.wait_for_line(said)
+    assert service.terminate() == 0
+    # A file that is wrong changes nothing: the start ends, and says which sensor.
+    file.write_text("[temperature]\nmax = 'high'\n")
+    refused = start_processor(**settings)
+    assert refused.wait(30) == 2
+    assert "PROCESSOR_THRESHOLDS" in refused.lines()[-1]
+    assert "temperature" in refused.lines()[-1]
+    assert len(values_of(kafka, f"{prefix}alerts")) == 2
 
 
 def limit_dead_letters(kafka: Kafka, prefix: str, *, most_bytes: int) -> None:
