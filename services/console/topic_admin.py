@@ -10,7 +10,7 @@ from typing import Literal
 
 from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import TopicAlreadyExistsError, for_code
+from aiokafka.errors import InvalidReplicationFactorError, TopicAlreadyExistsError, for_code
 from aiokafka.protocol.metadata import MetadataRequest
 
 from services.console.connection import Connection, TopicFacts
@@ -137,8 +137,11 @@ class TopicAdmin:
             if not code or error_type is TopicAlreadyExistsError:
                 continue
             needs = [Permission("Create", "topic", name)]
+            too_many = error_type is InvalidReplicationFactorError
+            advice = "; see KAFKA_TOPIC_REPLICATION, or --replication" if too_many else ""
             raise refusal(error_type(name), doing=f"create topic {name}", needs=needs) or TandemError(
-                f"topic {name} could not be created: {error_type.__name__}: {', '.join(map(str, message))}"
+                f"topic {name} could not be created: {error_type.__name__}: "
+                f"{', '.join(map(str, message))}{advice}"
             )
 
     async def _compare(

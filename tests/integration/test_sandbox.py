@@ -307,3 +307,16 @@ def test_each_of_three_nodes_can_be_killed_stopped_and_frozen_while_the_others_g
         assert kafka.bootstrap_servers == servers
         assert [now != then for now, then in zip(kafka.pids, pids, strict=True)] == [True, True, False]
         assert read(servers, 3) == [b"1", b"2", b"3"]
+
+
+@pytest.mark.parametrize("nodes", [1, 3])
+def test_the_console_s_command_starts_as_many_brokers_as_asked_and_ctrl_c_ends_them(
+    nodes: int, tmp_path: Path
+) -> None:
+    command = ["-m", "services.console", "sandbox", "--nodes", str(nodes), "--json"]
+    with running(command, tmp_path) as (process, line):
+        servers = json.loads(line)["bootstrap_servers"]
+        assert len(admin(servers).list_topics(timeout=20).brokers) == nodes
+        process.send_signal(signal.SIGINT)
+        assert process.wait(END_SECONDS) == 0
+        assert_nothing_is_left(tmp_path)
