@@ -9,15 +9,18 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
-from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
-from tests.conftest import Kafka
-from tests.integration.commands import COMMAND_SECONDS, Tandem
+from sandbox import Sandbox
+from tests.conftest import Kafka, create_topics
+from tests.integration.commands import COMMAND_SECONDS, Tandem, start_tandem
 from tests.verifier import Service, environment
 from tests.verifier.broker import Broker
+from tests.verifier.polling import poll
 
 MakeTopics = Callable[..., None]
 EVENT: dict[str, Any] = {
@@ -203,6 +206,41 @@ def test_an_interruption_says_what_was_sent_and_leaves_nothing_under_way(
         for pipe in (running.stdin, running.stdout, running.stderr):
             pipe.close()
     assert len(stored(kafka, topic)) == 10
+
+
+def test_a_second_ctrl_c_waits_for_no_answer_and_still_says_what_was_sent(
+    prefix: str, tmp_path: Path
+) -> None:
+    with Sandbox() as own:
+        create_topics(AdminClient({"bootstrap.servers": own.bootstrap_servers}), prefix)
+        variables = {"KAFKA_BOOTSTRAP_SERVERS": own.bootstrap_servers, "KAFKA_TOPIC_PREFIX": prefix}
+        command = ("send", "user_behavior", "--file", "-", "--async", "--json")
+        streams = {"stdin": PIPE, "stdout": PIPE, "stderr": PIPE}
+        with start_tandem(*command, folder=tmp_path, variables=variables, **streams) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            assert process.stderr is not None
+            try:
+                process.stdin.write(event(1) + "\n")
+                process.stdin.flush()
+                assert json.loads(process.stdout.readline())["offset"] == 0
+                own.pause()
+                process.stdin.write(event(2) + "\n{\n")
+                process.stdin.flush()
+                # What is before it is under way then.
+                assert "line 3: " in process.stderr.readline()
+
+                def interrupted() -> int | None:
+                    process.send_signal(signal.SIGINT)
+                    return process.poll()
+
+                assert poll(interrupted, 9, lambda: "it waits on", interval_seconds=0.5) == 1
+                assert "line 2: not acknowledged: its answer was not waited for" in process.stderr.read()
+                summary = json.loads(process.stdout.read())
+                assert summary == {"sent": 1, "failed": 1, "malformed": 1}
+            finally:
+                process.kill()
+                own.resume()
 
 
 def test_a_record_that_kafka_refuses_fails_alone_and_the_rest_keeps_its_order(
