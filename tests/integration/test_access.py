@@ -6,6 +6,7 @@ The broker denies by default. The grants are read off the guide's own commands (
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -119,3 +120,19 @@ def test_a_permission_of_the_processor_that_is_missing_or_taken_back_is_named_an
     report = verify(guarded.inside, prefix, topologies=[topology])
     assert report.ok, report.text
     assert report.counts["dead letters"] > 0
+
+
+def test_a_record_that_we_may_not_write_is_refused_once_with_the_permission(
+    guarded: Guarded, prefix: str, tmp_path: Path
+) -> None:
+    guarded.make_topics(prefix)
+    guarded.grant(prefix, documented("processor"))  # Which reads the input, and does not write it.
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text("{}\n" * 50)
+    code, said = guarded.tandem(
+        prefix, "processor", "send", "user_behavior", "--file", str(lines), "--raw", "--rate", "100"
+    )
+    assert code == 1
+    missing = f"Write on topic {prefix}user_behavior is missing"
+    assert sum(missing in line for line in said) == 1, said
+    assert any(line.startswith("sent 0  failed ") for line in said), said
