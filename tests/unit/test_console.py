@@ -252,3 +252,28 @@ def test_what_we_started_goes_with_us_however_we_go(platform: str, number: signa
     while not has_ended(int(pid)) or Path(folder.decode()).exists():
         assert time.monotonic() < deadline, "something is left behind"
         time.sleep(0.02)
+
+
+_INTERRUPTED_WHILE_LOADING = """
+import os, signal, sys
+
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == "services.console.commands.verify":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupts())
+from services.console.entry import main
+main()
+"""
+
+
+def test_ctrl_c_while_the_command_line_is_loaded_is_no_traceback() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _INTERRUPTED_WHILE_LOADING, "--version"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "tandem: interrupted\n")
