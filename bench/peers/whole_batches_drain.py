@@ -7,7 +7,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
 from bench.peers.job import SERVERS, TOPIC, Job
-from services.processor.record_batches import read_whole_batches
+from services.processor.record_batches import batches, read_whole_batches
 from shared.memory import calm_garbage_collector, keep_freed_memory
 
 
@@ -27,7 +27,7 @@ async def main() -> None:
             for place in places:
                 # Never zero: getmany would not let the event loop run.
                 fetched = await consumer.getmany(place, timeout_ms=1)
-                job.read(sum(len(batch.records) for batch in fetched.get(place, ())))
+                job.read(sum(len(batch.records) for batch in batches(fetched.get(place, []))))
     job.report()
 
 

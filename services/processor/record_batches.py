@@ -4,11 +4,16 @@ This and `shared.header_names` are the modules that reach into the client's inte
 replaces, for a single consumer, the classes that unpack a fetch response; everything else (positions,
 assignment, errors) stays the client's own. It was checked with one client version; on any other,
 `read_whole_batches` says so and leaves the public path in place, which `batches` turns into the same shape.
+
+A batch is unpacked when its turn comes, and in pieces. One fetch of compressed batches can hold ten times its
+size: unpacked as a whole it would be in nobody's cache by the time it is counted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 import aiokafka
@@ -22,30 +27,72 @@ __all__ = ["CHECKED_VERSION", "batches", "read_whole_batches"]
 _READ_COMMITTED = fetcher.READ_COMMITTED
 
 
-class _WholeBatches(fetcher.PartitionRecords):  # type: ignore[misc]  # the client has no types
-    """Yields a `RecordBatch` where the client's own class yields a record."""
+# Records that are unpacked at a time: some 0.5 MB with all that is made of them.
+PIECE_RECORDS = 1_000
 
-    def _unpack_records(self) -> Iterator[RecordBatch]:
+
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    """A batch as it was fetched, its checksum compared, not unpacked.
+
+    Attributes:
+        batch: of the client.
+        answer: what it came in.
+        start: records below this offset are left out.
+        next_offset: from the batch, not from its last record: compaction may have removed that one.
+        size_bytes: see `RecordBatch`.
+    """
+
+    batch: Any
+    answer: RawRecords
+    start: int
+    next_offset: int
+    size_bytes: int
+
+    def pieces(self) -> Iterator[RecordBatch]:
+        """Unpack it, piece by piece.
+
+        Raises:
+            CorruptRecordException: it is not what its checksum says.
+        """
+        # The client's own iterator can't be begun a second time.
+        left: Iterator[Any] = chain(self.batch)
+        done, size_bytes, is_last = 0, self.size_bytes, False
+        while not is_last:
+            try:
+                records = list(islice(left, PIECE_RECORDS))
+            except UnicodeDecodeError:
+                left = islice(self.answer.reread(self.batch), done, None)
+                continue
+            done += len(records)
+            is_last = len(records) < PIECE_RECORDS
+            next_offset = self.next_offset if is_last else records[-1].offset + 1
+            if records and records[0].offset < self.start:
+                # The position lies inside this batch: brokers answer with whole batches.
+                if next_offset <= self.start:
+                    continue
+                records = [record for record in records if record.offset >= self.start]
+            yield RecordBatch(records, next_offset, size_bytes)
+            size_bytes = 0
+
+
+class _WholeBatches(fetcher.PartitionRecords):  # type: ignore[misc]  # the client has no types
+    """Yields a packed batch where the client's own class yields a record."""
+
+    next_fetch_offset: int
+
+    def _unpack_records(self) -> Iterator[_Packed | RecordBatch]:
         records = self._records
         # One count for the answer: batches do not tell their size.
         size_bytes = records.size_in_bytes()
         while records.has_next():
             batch = records.next_checked(self._tp) if self._check_crcs else records.next_batch()
-            if self._skips(batch):
-                self.next_fetch_offset = batch.next_offset
-                yield RecordBatch([], batch.next_offset, size_bytes)
-                size_bytes = 0
-                continue
-            try:
-                unpacked = list(batch)
-            except UnicodeDecodeError:
-                unpacked = records.reread(batch)
-            if unpacked and unpacked[0].offset < self.next_fetch_offset:
-                # The position lies inside this batch: brokers answer with whole batches.
-                unpacked = [record for record in unpacked if record.offset >= self.next_fetch_offset]
-            # From the batch, not from its last record: compaction may have removed that one.
+            start: int = self.next_fetch_offset
             self.next_fetch_offset = batch.next_offset
-            yield RecordBatch(unpacked, batch.next_offset, size_bytes)
+            if self._skips(batch):
+                yield RecordBatch([], batch.next_offset, size_bytes)
+            else:
+                yield _Packed(batch, records, start, batch.next_offset, size_bytes)
             size_bytes = 0
 
     def _skips(self, batch: Any) -> bool:
@@ -60,7 +107,7 @@ class _WholeBatches(fetcher.PartitionRecords):  # type: ignore[misc]  # the clie
 
 
 def read_whole_batches(consumer: aiokafka.AIOKafkaConsumer) -> bool:
-    """Make `consumer` (started, nothing assigned yet) yield `RecordBatch` objects from `getmany`.
+    """Make `consumer` (started, nothing assigned yet) yield from `getmany` what `batches` unpacks.
 
     Returns:
         False where this client version was not checked: the consumer is left as it is.
@@ -68,8 +115,22 @@ def read_whole_batches(consumer: aiokafka.AIOKafkaConsumer) -> bool:
     return replace_in_fetcher(consumer, PartitionRecords=_WholeBatches, MemoryRecords=RawRecords)
 
 
-def batches(fetched: list[Any]) -> list[RecordBatch]:
-    """Return what `getmany` gave for one partition as batches, also where it gave single records."""
-    if not fetched or isinstance(fetched[0], RecordBatch):
-        return fetched
-    return [RecordBatch(fetched, fetched[-1].offset + 1)]
+def batches(fetched: list[Any]) -> Iterator[RecordBatch]:
+    """Yield what `getmany` gave for one partition as batches, also where it gave single records.
+
+    Args:
+        fetched: emptied meanwhile, so that what has been yielded can be freed.
+
+    Raises:
+        CorruptRecordException: a batch can't be unpacked.
+    """
+    if fetched and not isinstance(fetched[0], _Packed | RecordBatch):
+        yield RecordBatch(fetched, fetched[-1].offset + 1)
+        return
+    fetched.reverse()
+    while fetched:
+        one = fetched.pop()
+        if isinstance(one, RecordBatch):
+            yield one
+        else:
+            yield from one.pieces()

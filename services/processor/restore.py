@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from services.processor.record_batches import batches
 from services.processor.records import RecordBatch
 from services.processor.replay import Replay
 from shared.changelog import OffsetRecord
-from shared.errors import KafkaUnavailableError, StateInDoubtError, StopServiceError
+from shared.errors import KafkaUnavailableError, StateInDoubtError, StopServiceError, TandemError
 from shared.kafka import Permission, refusal
 
 _POLL_MILLISECONDS = 200
@@ -103,11 +103,12 @@ class ChangelogReader:
                 moved_at = loop.time()
             elif loop.time() - moved_at > self._deadline_seconds:
                 raise KafkaUnavailableError(self._nothing_came())
-            for batch in fetched:
+            before = records
+            for batch in self._unpacked(fetched):
                 self._take(batch, partition)
                 records += len(batch.records)
                 position = batch.next_offset
-            self._on_progress(sum(len(batch.records) for batch in fetched), max(end - position, 0))
+            self._on_progress(records - before, max(end - position, 0))
         left_out = replay.left_out
         partition.state.rewrite(left_out)
         return Restored(records, replay.offset_record, len(left_out))
@@ -125,13 +126,22 @@ class ChangelogReader:
             f"mark at {self._mark} has not been read"
         )
 
-    async def _fetch(self) -> list[RecordBatch]:
+    async def _fetch(self) -> list[Any]:
         try:
             fetched = await self._consumer.getmany(self._changelog, timeout_ms=_POLL_MILLISECONDS)
         except KafkaError as error:
-            refused = self._refusal(error)
-            raise refused or KafkaUnavailableError(f"{self._changelog}: {error!r}") from error
-        return batches(fetched.get(self._changelog, []))
+            raise self._failure(error) from error
+        found: list[Any] = fetched.get(self._changelog, [])
+        return found
+
+    def _unpacked(self, fetched: list[Any]) -> Iterator[RecordBatch]:
+        try:
+            yield from batches(fetched)
+        except KafkaError as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: KafkaError) -> TandemError:
+        return self._refusal(error) or KafkaUnavailableError(f"{self._changelog}: {error!r}")
 
     def _refusal(self, error: KafkaError) -> StopServiceError | None:
         topic = self._changelog.topic

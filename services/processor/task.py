@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -258,7 +258,7 @@ class Task:
         if self._gate.stopping.is_set():
             await self._commit()
 
-    async def _fetch(self) -> list[RecordBatch]:
+    async def _fetch(self) -> Iterator[RecordBatch]:
         assert self._consumer is not None, "it was made"
         due_in = self._due_in()
         # Never zero: getmany would not let the event loop run.
@@ -269,10 +269,16 @@ class Task:
             fetched = await self._consumer.getmany(self._place, timeout_ms=max(int(wait * 1000), 1))
         except OffsetOutOfRangeError:
             await self._out_of_range()
-            return []
+            fetched = {}
         except KafkaError as error:
             raise self._read_failure(error) from error
-        return batches(fetched.get(self._place, []))
+        return self._unpacked(fetched.get(self._place, []))
+
+    def _unpacked(self, fetched: list[Any]) -> Iterator[RecordBatch]:
+        try:
+            yield from batches(fetched)
+        except KafkaError as error:
+            raise self._read_failure(error) from error
 
     async def _take(self, batch: RecordBatch) -> None:
         """Process a batch, committing in between where a transaction may hold no more."""

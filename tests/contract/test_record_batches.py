@@ -22,6 +22,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
+from services.processor import record_batches
 from services.processor.record_batches import CHECKED_VERSION, batches, read_whole_batches
 from services.processor.records import RecordBatch
 from shared.header_names import RawRecords, read_any_header_name
@@ -105,7 +106,7 @@ async def read(
         async with asyncio.timeout(DEADLINE_SECONDS):
             while await consumer.position(place) < end:
                 fetched = await consumer.getmany(place, timeout_ms=POLL_MILLISECONDS)
-                taken = batches(fetched.get(place, []))
+                taken = list(batches(fetched.get(place, [])))
                 found += taken
                 if whole and taken:
                     assert await consumer.position(place) == taken[-1].next_offset
@@ -276,6 +277,43 @@ async def test_a_position_in_the_middle_of_a_batch_leaves_out_what_is_before_it(
     assert [one[0] for one in flat(found)] == list(range(offset, 50))
 
 
+@pytest.mark.parametrize("piece", [1, 7, 25, 26])
+@pytest.mark.parametrize("compression", [None, "lz4"])
+async def test_a_large_batch_is_unpacked_in_pieces_and_no_position_goes_back(
+    kafka: Kafka,
+    place: TopicPartition,
+    monkeypatch: pytest.MonkeyPatch,
+    compression: str | None,
+    piece: int,
+) -> None:
+    monkeypatch.setattr(record_batches, "PIECE_RECORDS", piece)
+    async with producing(kafka, compression_type=compression) as producer:
+        await send(producer, place, some(25))
+        await send(producer, place, some(25, 25))
+    for offset in (0, 7, 13, 24, 25, 38):
+        found = await read_both_ways(kafka, place, offset)
+        assert [one[0] for one in flat(found)] == list(range(offset, 50))
+        assert max(len(batch.records) for batch in found) <= piece
+        positions = [offset, *(batch.next_offset for batch in found)]
+        assert positions == sorted(positions)
+        for batch in found:
+            assert not batch.records or batch.next_offset == batch.records[-1].offset + 1
+        assert positions[-1] == 50
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3])
+async def test_a_header_name_that_is_not_utf8_is_read_wherever_its_batch_is_cut(
+    kafka: Kafka, place: TopicPartition, monkeypatch: pytest.MonkeyPatch, piece: int
+) -> None:
+    monkeypatch.setattr(record_batches, "PIECE_RECORDS", piece)
+    await send_any_names(kafka.bootstrap_servers, place.topic, place.partition, ANY_NAMES)
+    for offset in (0, 3):
+        found = await read(kafka, place, whole=True, offset=offset)
+        tolerant = await read(kafka, place, whole=False, any_name=True, offset=offset)
+        assert (flat(found[0]), found[1]) == (flat(tolerant[0]), tolerant[1])
+        assert [one[0] for one in flat(found[0])] == list(range(offset, 5))
+
+
 async def test_a_seek_back_while_records_are_waiting_reads_them_again(
     kafka: Kafka, place: TopicPartition
 ) -> None:
@@ -293,7 +331,7 @@ async def fetch(consumer: AIOKafkaConsumer, place: TopicPartition) -> list[Recor
     async with asyncio.timeout(DEADLINE_SECONDS):
         while not (fetched := await consumer.getmany(place, timeout_ms=POLL_MILLISECONDS)):
             pass
-    return batches(fetched[place])
+    return list(batches(fetched[place]))
 
 
 async def transaction(
@@ -473,9 +511,11 @@ async def test_only_the_consumer_that_was_asked_is_changed(kafka: Kafka, place: 
         consuming(kafka, place, whole=True) as ours,
         consuming(kafka, place, whole=False) as theirs,
     ):
-        (batch,) = (await ours.getmany(place, timeout_ms=5_000))[place]
+        packed = (await ours.getmany(place, timeout_ms=5_000))[place]
         records = (await theirs.getmany(place, timeout_ms=5_000))[place]
-    assert isinstance(batch, RecordBatch)
+    assert not isinstance(packed[0], ConsumerRecord)
+    (batch,) = batches(packed)
+    assert [record.offset for record in batch.records] == [0, 1, 2]
     assert all(isinstance(record, ConsumerRecord) for record in records)
 
 
@@ -498,4 +538,4 @@ def test_the_client_that_is_installed_is_the_one_that_was_checked() -> None:
 
 
 def test_nothing_fetched_is_no_batch() -> None:
-    assert batches([]) == []
+    assert list(batches([])) == []

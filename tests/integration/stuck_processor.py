@@ -67,7 +67,7 @@ class StuckTask(Task):
         if STALL == "nothing is read" and commits >= COMMITS:
             say()
             await asyncio.sleep(0.2)
-            return []
+            return iter(())
         return await super()._fetch()
 
 
