@@ -71,6 +71,7 @@ def test_check_takes_less_than_two_seconds_and_says_what_to_do_about_a_lag_that_
     make_topics(prefix)
     publish(kafka, f"{prefix}user_behavior", 7)
     took: list[float] = []
+    loading: list[float] = []
     said = ""
     for _ in range(3):
         began = time.monotonic()
@@ -78,9 +79,13 @@ def test_check_takes_less_than_two_seconds_and_says_what_to_do_about_a_lag_that_
         took.append(time.monotonic() - began)
         assert told.exit_code == 0, "nobody has to work all the time"
         said = told.out
-    # The others may have shared their cores with another test.
-    assert min(took) < 2
-    record_property("measured", f"tandem check: {min(took):.2f} s, the best of three")
+        began = time.monotonic()
+        tandem("--version")
+        loading.append(time.monotonic() - began)
+    # The cores are shared with other tests: what they slow down, they slow down for both. By itself a check
+    # takes twice what loading Python and the command line does; one that waits for a timeout, ten times.
+    assert min(took) < max(2.0, 4 * min(loading))
+    record_property("measured", f"tandem check: {min(took):.2f} s, loading alone {min(loading):.2f} s")
     line = f"group {prefix}behavior-processor: absent, no member: no processor runs, lag 7\n"
     assert f"{line}      → `python -m services.processor` starts one" in said
 
@@ -249,6 +254,7 @@ def test_the_last_ones_of_a_topic_with_transactions_are_records_and_no_markers(
     for number in range(6):
         producer.begin_transaction()
         producer.produce(f"{prefix}alerts", json.dumps({"n": number}))
+        producer.flush(20)  # An abort would drop what was not sent yet.
         if number == 4:
             producer.abort_transaction(20)
         else:
