@@ -11,22 +11,21 @@ size: unpacked as a whole it would be in nobody's cache by the time it is counte
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
 
 import aiokafka
 from aiokafka.consumer import fetcher
+from aiokafka.errors import KafkaError
 
 from services.processor.records import RecordBatch
 from shared.header_names import CHECKED_VERSION, RawRecords, replace_in_fetcher
 
-__all__ = ["CHECKED_VERSION", "batches", "read_whole_batches"]
+__all__ = ["CHECKED_VERSION", "batches", "read_whole_batches", "unpacked"]
 
 _READ_COMMITTED = fetcher.READ_COMMITTED
-
-
 # Records that are unpacked at a time: some 0.5 MB with all that is made of them.
 PIECE_RECORDS = 1_000
 
@@ -134,3 +133,11 @@ def batches(fetched: list[Any]) -> Iterator[RecordBatch]:
             yield one
         else:
             yield from one.pieces()
+
+
+def unpacked(fetched: list[Any], meaning: Callable[[KafkaError], Exception]) -> Iterator[RecordBatch]:
+    """Yield as `batches` does; what can't be unpacked is raised as what `meaning` makes of it."""
+    try:
+        yield from batches(fetched)
+    except KafkaError as error:
+        raise meaning(error) from error

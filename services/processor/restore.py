@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from aiokafka.structs import TopicPartition
 
 from services.processor.formats import UnknownFormatError
 from services.processor.partition import Partition
-from services.processor.record_batches import batches
+from services.processor.record_batches import unpacked
 from services.processor.records import RecordBatch
 from services.processor.replay import Replay
 from shared.changelog import OffsetRecord
@@ -104,7 +104,7 @@ class ChangelogReader:
             elif loop.time() - moved_at > self._deadline_seconds:
                 raise KafkaUnavailableError(self._nothing_came())
             before = records
-            for batch in self._unpacked(fetched):
+            for batch in unpacked(fetched, self._failure):
                 self._take(batch, partition)
                 records += len(batch.records)
                 position = batch.next_offset
@@ -133,12 +133,6 @@ class ChangelogReader:
             raise self._failure(error) from error
         found: list[Any] = fetched.get(self._changelog, [])
         return found
-
-    def _unpacked(self, fetched: list[Any]) -> Iterator[RecordBatch]:
-        try:
-            yield from batches(fetched)
-        except KafkaError as error:
-            raise self._failure(error) from error
 
     def _failure(self, error: KafkaError) -> TandemError:
         return self._refusal(error) or KafkaUnavailableError(f"{self._changelog}: {error!r}")

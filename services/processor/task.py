@@ -25,7 +25,7 @@ from services.processor.commit_policy import CommitPolicy, Pending
 from services.processor.guarantee import Guarantee
 from services.processor.latency import summarize
 from services.processor.partition import Partition, Transaction
-from services.processor.record_batches import batches
+from services.processor.record_batches import unpacked
 from services.processor.records import RecordBatch
 from services.processor.restore import ChangelogReader, describe, starting_offset
 from services.processor.settings import ProcessorSettings
@@ -272,13 +272,7 @@ class Task:
             fetched = {}
         except KafkaError as error:
             raise self._read_failure(error) from error
-        return self._unpacked(fetched.get(self._place, []))
-
-    def _unpacked(self, fetched: list[Any]) -> Iterator[RecordBatch]:
-        try:
-            yield from batches(fetched)
-        except KafkaError as error:
-            raise self._read_failure(error) from error
+        return unpacked(fetched.get(self._place, []), self._read_failure)
 
     async def _take(self, batch: RecordBatch) -> None:
         """Process a batch, committing in between where a transaction may hold no more."""

@@ -219,6 +219,19 @@ async def test_a_corrupt_batch_with_such_a_name_is_refused_as_any_other(
         assert await consumer.position(place) == 0
 
 
+async def test_what_can_not_be_unpacked_is_raised_as_what_the_reader_makes_of_it(
+    kafka: Kafka, place: TopicPartition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A value that is longer than its batch, and a checksum that nobody compares.
+    spoil_on_the_way(monkeypatch, lambda received: received.replace(b"\x0cbehind", b"\x7ebehind"))
+    async with producing(kafka) as producer:
+        await send(producer, place, [(None, b"behind", [])])
+    async with consuming(kafka, place, whole=True, check_crcs=False) as consumer:
+        fetched = (await consumer.getmany(place, timeout_ms=5_000))[place]
+    with pytest.raises(LookupError, match="CorruptRecord"):
+        list(record_batches.unpacked(fetched, lambda error: LookupError(repr(error))))
+
+
 def spoil_on_the_way(monkeypatch: pytest.MonkeyPatch, change: Callable[[bytes], bytes]) -> None:
     """Let every reader of fetch answers, the client's and ours, get them as `change` makes them."""
     stock, ours = fetcher.MemoryRecords, RawRecords.__init__
