@@ -22,6 +22,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
@@ -38,13 +39,13 @@ from bench.entries import ENTRIES, OURS
 from bench.running import BenchError, machine
 from sandbox import Sandbox
 from services.processor import partition as under_test
-from services.processor.records import RecordBatch
+from services.processor.records import LeanRecords, RecordBatch, values_of
 from services.processor.sending import BATCH_BYTES, batches_of
 from services.processor.topology import OutputRecord
 from shared.events import Action, Device, UserEventCounted, UserId, decoder
 from shared.header_names import RawRecords
 
-BATCH_EVENTS = 600  # What 128 KiB hold.
+BATCH_EVENTS = 1_200  # What 256 KiB hold.
 TRANSACTION_EVENTS = 12_000  # A tenth of a second of one partition.
 READING = "whole-batches-drain"
 PARTITIONS = 4
@@ -86,14 +87,15 @@ class Alone:
     def stages(self) -> list[Stage]:
         """Measure them all."""
         found = self._least(lambda: _drop(self._found()))
-        decode, decode_least = decoder(UserEventCounted), decoder(_Counted)
-        decoded = self._least(lambda: [list(map(decode, map(_value, one.records))) for one in self._others])
+        decode: Callable[[Any], Any] = decoder(UserEventCounted)
+        decode_least = decoder(_Counted)
+        decoded = self._least(lambda: [list(map(decode, values_of(one.records))) for one in self._others])
         counted_unheard = self._least(lambda: self._process(self._others, heard=False))
         counted = self._least(lambda: self._process(self._others))
         processed = self._least(lambda: self._process(self._batches))
         sealed = self._least(lambda: self._process(self._batches, seal=True))
         packed = self._least(lambda: self._process(self._batches, seal=True, pack=True))
-        events = [list(map(decode, map(_value, one.records))) for one in self._others]
+        events = [list(map(decode, values_of(one.records))) for one in self._others]
         floors = {
             "records": self._least(lambda: _drop(map(_drop, self._found()))) - found,
             "decode": self._least(
@@ -105,7 +107,7 @@ class Alone:
             _stage("checksum", self._least(self._check) - found),
             _stage(
                 "records out of a batch",
-                self._least(lambda: _drop(map(list, self._found()))) - found,
+                self._least(lambda: _drop(list(map(_value, one)) for one in self._found())) - found,
                 floors["records"],
             ),
             _stage("decode, with source and number", decoded, floors["decode"]),
@@ -137,13 +139,19 @@ class Alone:
         for answer in self._answers:
             records = RawRecords(answer)
             while records.has_next():
-                records.next_checked("the budget")
+                records.next_located("the budget", check=True)
 
     @staticmethod
     def _unpacked(answers: Iterable[bytes]) -> Iterator[RecordBatch]:
         for answer in answers:
-            batch = RawRecords(answer).next_batch()
-            yield RecordBatch(list(batch), batch.next_offset)
+            records = RawRecords(answer)
+            batch, where = records.next_located("the budget", check=False)
+            offsets = range(batch.base_offset, batch.next_offset)
+            # As the processor takes it: the values alone, until somebody asks for more.
+            lean = LeanRecords(
+                list(map(_value, batch)), offsets, batch.first_timestamp, partial(_records, records, where)
+            )
+            yield RecordBatch(lean, offsets.stop)
 
     def _process(
         self, batches: list[RecordBatch], *, heard: bool = True, seal: bool = False, pack: bool = False
@@ -166,12 +174,16 @@ def _stage(name: str, nanoseconds: float, floor: float | None = None) -> Stage:
     return Stage(name, round(nanoseconds), None if floor is None else round(floor))
 
 
+def _records(answer: RawRecords, where: slice) -> list[Any]:
+    return list(answer.again(where))
+
+
 def _drop(items: Iterable[object]) -> None:
     deque(items, maxlen=0)
 
 
 def _values(batch: RecordBatch) -> Iterator[Any]:
-    return map(_value, batch.records)
+    return iter(values_of(batch.records))
 
 
 def _count(batches: list[list[UserEventCounted]]) -> None:

@@ -24,7 +24,7 @@ from services.processor.guarantee import OneProducer, Shared
 from services.processor.partition import Transaction
 from services.processor.replay import WRITER_HEADER, Writer
 from services.processor.sending import FAILURES, acknowledged, batches_of, placed
-from services.processor.topology import OutputRecord
+from services.processor.topology import Outgoing, OutputRecord
 from shared.changelog import WRITER_KEY
 from shared.kafka import KafkaClients
 
@@ -103,7 +103,7 @@ class AtLeastOnce(OneProducer):
     async def save(self, producer: AIOKafkaProducer, transaction: Transaction) -> None:
         """Steps 2 and 3: send the changed keys, and then the batch that ends with the offset record."""
         headers = self._headers(transaction.next_offset)
-        changes = [OutputRecord(key, value, headers) for key, value in transaction.changelog]
+        changes: list[Outgoing] = [(key, value, headers) for key, value in transaction.changelog]
         await self._send_in_order(producer, changes)
 
     async def send_offsets(self, producer: AIOKafkaProducer, transaction: Transaction) -> None:  # noqa: ARG002
@@ -111,7 +111,7 @@ class AtLeastOnce(OneProducer):
         assert self._writer is not None, "claim comes first"
         await self._commit_offset(self._place, transaction.next_offset, writer=self._writer)
 
-    async def _send_in_order(self, producer: AIOKafkaProducer, changes: list[OutputRecord]) -> None:
+    async def _send_in_order(self, producer: AIOKafkaProducer, changes: list[Outgoing]) -> None:
         """Send to the changelog; the last batch only after all others are acknowledged.
 
         Behind a batch that was refused, Kafka may take the next one of a producer it did not know before.

@@ -19,7 +19,7 @@ from services.processor.sending import (
     batches_of,
     failure,
 )
-from services.processor.topology import OutputRecord
+from services.processor.topology import Outgoing
 from shared.connecting import stop_client
 from shared.errors import TandemError
 from shared.kafka import KafkaClients, Permission
@@ -136,7 +136,7 @@ class OneProducer:
             raise self._failure(error, doing) from error
 
     async def _send(
-        self, producer: AIOKafkaProducer, outputs: Iterable[tuple[str, int, list[OutputRecord]]]
+        self, producer: AIOKafkaProducer, outputs: Iterable[tuple[str, int, list[Outgoing]]]
     ) -> None:
         """Send topic, partition and records each, and wait until every batch is acknowledged."""
         futures: list[Any] = []

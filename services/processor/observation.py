@@ -11,7 +11,7 @@ import msgspec
 from services.processor.meters import PartitionMeter
 from services.processor.partition import Transaction
 from services.processor.settings import ProcessorSettings
-from services.processor.topology import OutputRecord, Place, Topology
+from services.processor.topology import Outgoing, Place, Topology
 from shared.health import Health
 from shared.logs import Logger
 from shared.metrics import ProcessorMetrics
@@ -93,7 +93,7 @@ class TopologyReport:
         self._partitions.pop(partition, None)
         self._lags.pop(partition, None)
 
-    def notice(self, topic: str, records: Sequence[OutputRecord]) -> None:
+    def notice(self, topic: str, records: Sequence[Outgoing]) -> None:
         """Show result records in the log, within the limit."""
         self._notices.show(topic, records, self.clock())
 
@@ -134,7 +134,7 @@ class _Notices:
         self._second = 0.0
         self._shown: dict[str, int] = {}
 
-    def show(self, topic: str, records: Sequence[OutputRecord], now: float) -> None:
+    def show(self, topic: str, records: Sequence[Outgoing], now: float) -> None:
         self.flush(now)
         if not records:
             return

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -19,7 +18,7 @@ from services.processor.accounts import Accounts
 from services.processor.continuity import Continuity, Verdict
 from services.processor.dead_letters import dead_letter
 from services.processor.formats import UnknownFormatError
-from services.processor.records import Record, RecordBatch
+from services.processor.records import Record, RecordBatch, first_timestamp_of, values_of
 from services.processor.state import State
 from services.processor.topology import Batch, Outputs, Place, Topology
 from shared import topics
@@ -30,8 +29,6 @@ from shared.results import LatencyMilliseconds, encode
 
 # How many new state keys one event may take at most, whatever the topology.
 KEYS_PER_EVENT = 2
-
-_value = attrgetter("value")
 
 
 class _AnyOffsetRecord(msgspec.Struct):
@@ -119,7 +116,8 @@ class Partition:
         self.state.attach(self._continuity)
         self._work = topology.open(place, self.state)
         self._result_settings = topology.result_settings()
-        self._decode: Callable[[bytes], Any] = decoder(
+        # None is a TypeError, which is caught.
+        self._decode: Callable[[Any], Any] = decoder(
             topology.full_event if full_validation else topology.event
         )
         self._outputs = Outputs()
@@ -153,7 +151,7 @@ class Partition:
         """Take a batch in. What it leads to is pending until `seal`."""
         records = batch.records
         if records:
-            self._oldest.append((records[0].timestamp, len(records)))
+            self._oldest.append((first_timestamp_of(records), len(records)))
             self.records += len(records)
             events = self._decode_all(records)
             # Not in the handler: the traceback of one record would show the error of another.
@@ -218,7 +216,7 @@ class Partition:
     def _decode_all(self, records: Sequence[Record]) -> list[Any] | None:
         """Return all events, or None where a record is none."""
         try:
-            return list(map(self._decode, map(_value, records)))
+            return list(map(self._decode, values_of(records)))
         except UNDECODABLE:
             return None
 
@@ -228,7 +226,7 @@ class Partition:
         good: list[Record] = []
         for record in records:
             try:
-                event = self._decode(record.value)  # type: ignore[arg-type]  # None is a TypeError, caught
+                event = self._decode(record.value)
             except UNDECODABLE as error:
                 self._admit(Batch(events, good))
                 events, good = [], []
@@ -267,7 +265,7 @@ class Partition:
         if source is UNSET:
             counts.unsourced_events += len(events)
         elif source is None or not self._continuity.admit_run(
-            source, first_seq, len(events), batch.records[-1].offset
+            source, first_seq, len(events), batch.offsets[-1]
         ):
             batch = batch.only(self._not_heard(batch))
         if batch.events:
@@ -277,11 +275,11 @@ class Partition:
     def _not_heard(self, batch: Batch[Any]) -> list[int]:
         """Count the numbers of a stretch one by one; return the indexes of what is no duplicate."""
         kept = []
-        for index, (event, record) in enumerate(zip(batch.events, batch.records, strict=True)):
+        for index, (event, offset) in enumerate(zip(batch.events, batch.offsets, strict=True)):
             if event.source is UNSET:
                 self.accounts.counts.unsourced_events += 1
                 kept.append(index)
-            elif self._continuity.count(event.source, event.seq, record.offset):
+            elif self._continuity.count(event.source, event.seq, offset):
                 kept.append(index)
         return kept
 

@@ -13,18 +13,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
+from operator import attrgetter
 from typing import Any
 
 import aiokafka
 from aiokafka.consumer import fetcher
 from aiokafka.errors import KafkaError
 
-from services.processor.records import RecordBatch
+from services.processor.answer_reader import read_answers_whole
+from services.processor.records import LeanRecords, RecordBatch
 from shared.header_names import CHECKED_VERSION, RawRecords, replace_in_fetcher
 
 __all__ = ["CHECKED_VERSION", "batches", "read_whole_batches", "unpacked"]
 
+_value = attrgetter("value")
 _READ_COMMITTED = fetcher.READ_COMMITTED
 # Records that are unpacked at a time: some 0.5 MB with all that is made of them.
 PIECE_RECORDS = 1_000
@@ -37,6 +41,7 @@ class _Packed:
     Attributes:
         batch: of the client.
         answer: what it came in.
+        where: and where it stands in that.
         start: records below this offset are left out.
         next_offset: from the batch, not from its last record: compaction may have removed that one.
         size_bytes: see `RecordBatch`.
@@ -44,19 +49,50 @@ class _Packed:
 
     batch: Any
     answer: RawRecords
+    where: slice
     start: int
     next_offset: int
     size_bytes: int
 
-    def pieces(self) -> Iterator[RecordBatch]:
+    def pieces(self, *, lean: bool) -> Iterator[RecordBatch]:
         """Unpack it, piece by piece.
+
+        Args:
+            lean: the values alone are asked for, as a rule: the records of a piece are then unpacked once
+                more for whoever asks for one.
 
         Raises:
             CorruptRecordException: it is not what its checksum says.
         """
+        # Where the position lies inside the batch, records are left out: brokers answer with whole batches.
+        if lean and self.start <= self.batch.base_offset and self.answer.is_dense(self.batch, self.where):
+            return self._lean_pieces()
+        return self._full_pieces()
+
+    def _lean_pieces(self) -> Iterator[RecordBatch]:
+        base, end, size_bytes = self.batch.base_offset, self.next_offset, self.size_bytes
         # The client's own iterator can't be begun a second time.
-        left: Iterator[Any] = chain(self.batch)
-        done, size_bytes, is_last = 0, self.size_bytes, False
+        left = chain(self.batch)
+        for at in range(base, end, PIECE_RECORDS):
+            offsets = range(at, min(at + PIECE_RECORDS, end))
+            try:
+                first = next(left)
+                values = [first.value, *map(_value, islice(left, len(offsets) - 1))]
+            except UnicodeDecodeError:
+                yield from self._full_pieces(at - base)
+                return
+            records = LeanRecords(values, offsets, first.timestamp, partial(self._records_at, offsets))
+            yield RecordBatch(records, offsets.stop, size_bytes)
+            size_bytes = 0
+
+    def _records_at(self, offsets: range) -> list[Any]:
+        base = self.batch.base_offset
+        return list(islice(chain(self.answer.again(self.where)), offsets.start - base, offsets.stop - base))
+
+    def _full_pieces(self, done: int = 0) -> Iterator[RecordBatch]:
+        batch = self.batch if done == 0 else self.answer.again(self.where)
+        left: Iterator[Any] = islice(chain(batch), done, None)
+        size_bytes, is_last = 0 if done else self.size_bytes, False
         while not is_last:
             try:
                 records = list(islice(left, PIECE_RECORDS))
@@ -67,7 +103,6 @@ class _Packed:
             is_last = len(records) < PIECE_RECORDS
             next_offset = self.next_offset if is_last else records[-1].offset + 1
             if records and records[0].offset < self.start:
-                # The position lies inside this batch: brokers answer with whole batches.
                 if next_offset <= self.start:
                     continue
                 records = [record for record in records if record.offset >= self.start]
@@ -85,13 +120,13 @@ class _WholeBatches(fetcher.PartitionRecords):  # type: ignore[misc]  # the clie
         # One count for the answer: batches do not tell their size.
         size_bytes = records.size_in_bytes()
         while records.has_next():
-            batch = records.next_checked(self._tp) if self._check_crcs else records.next_batch()
+            batch, where = records.next_located(self._tp, check=self._check_crcs)
             start: int = self.next_fetch_offset
             self.next_fetch_offset = batch.next_offset
             if self._skips(batch):
                 yield RecordBatch([], batch.next_offset, size_bytes)
             else:
-                yield _Packed(batch, records, start, batch.next_offset, size_bytes)
+                yield _Packed(batch, records, where, start, batch.next_offset, size_bytes)
             size_bytes = 0
 
     def _skips(self, batch: Any) -> bool:
@@ -111,14 +146,16 @@ def read_whole_batches(consumer: aiokafka.AIOKafkaConsumer) -> bool:
     Returns:
         False where this client version was not checked: the consumer is left as it is.
     """
+    read_answers_whole(consumer)
     return replace_in_fetcher(consumer, PartitionRecords=_WholeBatches, MemoryRecords=RawRecords)
 
 
-def batches(fetched: list[Any]) -> Iterator[RecordBatch]:
+def batches(fetched: list[Any], *, lean: bool = False) -> Iterator[RecordBatch]:
     """Yield what `getmany` gave for one partition as batches, also where it gave single records.
 
     Args:
         fetched: emptied meanwhile, so that what has been yielded can be freed.
+        lean: of most batches nothing but the values, offsets and first timestamp will be asked for.
 
     Raises:
         CorruptRecordException: a batch can't be unpacked.
@@ -132,12 +169,14 @@ def batches(fetched: list[Any]) -> Iterator[RecordBatch]:
         if isinstance(one, RecordBatch):
             yield one
         else:
-            yield from one.pieces()
+            yield from one.pieces(lean=lean)
 
 
-def unpacked(fetched: list[Any], meaning: Callable[[KafkaError], Exception]) -> Iterator[RecordBatch]:
+def unpacked(
+    fetched: list[Any], meaning: Callable[[KafkaError], Exception], *, lean: bool = False
+) -> Iterator[RecordBatch]:
     """Yield as `batches` does; what can't be unpacked is raised as what `meaning` makes of it."""
     try:
-        yield from batches(fetched)
+        yield from batches(fetched, lean=lean)
     except KafkaError as error:
         raise meaning(error) from error

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 
 class Record(Protocol):
@@ -30,6 +31,70 @@ class Record(Protocol):
         """Return pairs of name (str) and value (bytes or None)."""
 
 
+class LeanRecords(Sequence[Record]):
+    """Consecutive records of which most need the values alone: the rest is unpacked when it is asked for.
+
+    Args:
+        values: of all of them, in order.
+        offsets: likewise.
+        first_timestamp: of the first one.
+        unpack: makes the records.
+    """
+
+    __slots__ = ("_found", "_unpack", "first_timestamp", "offsets", "values")
+
+    def __init__(
+        self,
+        values: Sequence[bytes | None],
+        offsets: Sequence[int],
+        first_timestamp: int,
+        unpack: Callable[[], Sequence[Record]],
+    ) -> None:
+        self.values = values
+        self.offsets = offsets
+        self.first_timestamp = first_timestamp
+        self._unpack = unpack
+        self._found: Sequence[Record] | None = None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def is_unpacked(self) -> bool:
+        """Whether somebody has asked for a record."""
+        return self._found is not None
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | Sequence[Record]:
+        return self._all()[index]
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self._all())
+
+    def _all(self) -> Sequence[Record]:
+        if self._found is None:
+            self._found = self._unpack()
+        return self._found
+
+
+def values_of(records: Sequence[Record]) -> Sequence[bytes | None]:
+    """Return the value of each record."""
+    return records.values if isinstance(records, LeanRecords) else [record.value for record in records]
+
+
+def offsets_of(records: Sequence[Record]) -> Sequence[int]:
+    """Return the offset of each record."""
+    return records.offsets if isinstance(records, LeanRecords) else [record.offset for record in records]
+
+
+def first_timestamp_of(records: Sequence[Record]) -> int:
+    """Return the timestamp of the first record, milliseconds since the epoch."""
+    return records.first_timestamp if isinstance(records, LeanRecords) else records[0].timestamp
+
+
 @dataclass(frozen=True, slots=True)
 class RecordBatch:
     """Consecutive records of one partition.
@@ -40,7 +105,7 @@ class RecordBatch:
         size_bytes: as fetched; the first batch of an answer has all of it, 0 where it is not known.
     """
 
-    records: list[Record]
+    records: Sequence[Record]
     next_offset: int
     size_bytes: int = 0
 

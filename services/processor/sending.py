@@ -15,7 +15,7 @@ from aiokafka.structs import TopicPartition
 
 from services.processor.dead_letters import CUT_VALUE_BYTES
 from services.processor.partition import Transaction
-from services.processor.topology import OutputRecord, output_record
+from services.processor.topology import Outgoing
 from shared.batch_filling import add_records
 from shared.errors import RebuildTaskError, TandemError
 from shared.kafka import Permission, refusal
@@ -89,22 +89,20 @@ class Routes:
         outputs = [TopicPartition(name, partition % self._counts[name]) for name in self._names.values()]
         return [*outputs, TopicPartition(self.changelog, partition)]
 
-    def outputs(
-        self, transaction: Transaction, partition: int
-    ) -> Iterator[tuple[str, int, list[OutputRecord]]]:
+    def outputs(self, transaction: Transaction, partition: int) -> Iterator[tuple[str, int, list[Outgoing]]]:
         """Yield topic, partition and records of the results."""
         for topic, records in transaction.outputs.by_topic.items():
             name = self._names[topic]
             yield name, partition % self._counts[name], records
 
-    def of(self, transaction: Transaction, partition: int) -> Iterator[tuple[str, int, list[OutputRecord]]]:
+    def of(self, transaction: Transaction, partition: int) -> Iterator[tuple[str, int, list[Outgoing]]]:
         """Yield topic, partition and records of everything a transaction writes."""
         yield from self.outputs(transaction, partition)
-        changes = [output_record((key, value, ())) for key, value in transaction.changelog]
+        changes: list[Outgoing] = [(key, value, ()) for key, value in transaction.changelog]
         yield self.changelog, partition, changes
 
 
-def batches_of(producer: AIOKafkaProducer, records: list[OutputRecord]) -> Iterator[Any]:
+def batches_of(producer: AIOKafkaProducer, records: Sequence[Outgoing]) -> Iterator[Any]:
     """Yield record batches that hold `records` in order."""
     # One time for all: they become visible together, and the client would ask for it record by record.
     now = int(time.time() * 1000)
@@ -128,7 +126,7 @@ async def acknowledged(futures: list[Any]) -> list[Any]:
     return outcomes
 
 
-async def placed(producer: AIOKafkaProducer, record: OutputRecord, topic: str, partition: int) -> int:
+async def placed(producer: AIOKafkaProducer, record: Outgoing, topic: str, partition: int) -> int:
     """Send one record, and return its offset when it is acknowledged."""
     [batch] = batches_of(producer, [record])
     [metadata] = await acknowledged([await producer.send_batch(batch, topic, partition=partition)])

@@ -272,7 +272,7 @@ class Task:
             fetched = {}
         except KafkaError as error:
             raise self._read_failure(error) from error
-        return unpacked(fetched.get(self._place, []), self._read_failure)
+        return unpacked(fetched.get(self._place, []), self._read_failure, lean=True)
 
     async def _take(self, batch: RecordBatch) -> None:
         """Process a batch, committing in between where a transaction may hold no more."""

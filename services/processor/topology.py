@@ -8,13 +8,12 @@ its business.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import repeat
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
-from services.processor.records import Record
+from services.processor.records import Record, offsets_of, values_of
 from services.processor.state import State
 
 EventT = TypeVar("EventT")
@@ -30,22 +29,20 @@ class OutputRecord(NamedTuple):
     headers: Headers = ()
 
 
-# A NamedTuple's own constructor is a function in Python: three times the time.
-output_record: Callable[[tuple[bytes | None, bytes | None, Headers]], OutputRecord] = partial(
-    tuple.__new__, OutputRecord
-)
+# What stands for one where they are many.
+Outgoing = tuple[bytes | None, bytes | None, Headers]
 
 
 @dataclass
 class Outputs:
     """What a transaction will publish, by topic name (without prefix), in order."""
 
-    by_topic: dict[str, list[OutputRecord]] = field(default_factory=dict)
+    by_topic: dict[str, list[Outgoing]] = field(default_factory=dict)
     size_bytes: int = 0
 
     def publish(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers = ()) -> None:
         """Add a record to the transaction."""
-        record = output_record((key, value, headers))
+        record = (key, value, headers)
         try:
             self.by_topic[topic].append(record)
         except KeyError:
@@ -63,8 +60,7 @@ class Outputs:
         if len(keys) != len(values):
             raise ValueError(f"{topic}: {len(keys)} keys and {len(values)} values")
         if keys:
-            records = map(output_record, zip(keys, values, repeat(()), strict=False))
-            self.by_topic.setdefault(topic, []).extend(records)
+            self.by_topic.setdefault(topic, []).extend(zip(keys, values, repeat(()), strict=False))
             self.size_bytes += sum(map(len, keys)) + sum(map(len, values))
 
 
@@ -78,10 +74,23 @@ class Place:
 
 @dataclass(frozen=True)
 class Batch(Generic[EventT]):
-    """Decoded events with the records they came in: `events[i]` is `records[i]`'s."""
+    """Decoded events with the records they came in: `events[i]` is `records[i]`'s.
+
+    `values` and `offsets` are at hand; the first look at `records` has the whole batch unpacked.
+    """
 
     events: Sequence[EventT]
     records: Sequence[Record]
+
+    @property
+    def values(self) -> Sequence[bytes | None]:
+        """The value of each record."""
+        return values_of(self.records)
+
+    @property
+    def offsets(self) -> Sequence[int]:
+        """The offset of each record."""
+        return offsets_of(self.records)
 
     def only(self, indexes: list[int]) -> Batch[EventT]:
         """Return the events at `indexes`."""

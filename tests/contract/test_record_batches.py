@@ -23,8 +23,15 @@ from confluent_kafka.admin import (
 )
 
 from services.processor import record_batches
+from services.processor.answer_reader import AnswerReader
 from services.processor.record_batches import CHECKED_VERSION, batches, read_whole_batches
-from services.processor.records import RecordBatch
+from services.processor.records import (
+    LeanRecords,
+    RecordBatch,
+    first_timestamp_of,
+    offsets_of,
+    values_of,
+)
 from shared.header_names import RawRecords, read_any_header_name
 from tests.conftest import Kafka, create
 from tests.header_names import FIRST_TIMESTAMP, send_any_names
@@ -97,7 +104,13 @@ async def consuming(
 
 
 async def read(
-    kafka: Kafka, place: TopicPartition, *, whole: bool, offset: int = 0, **options: Any
+    kafka: Kafka,
+    place: TopicPartition,
+    *,
+    whole: bool,
+    lean: bool = False,
+    offset: int = 0,
+    **options: Any,
 ) -> tuple[list[RecordBatch], int]:
     """Return what is read from `offset` to the end, and the position after it."""
     found: list[RecordBatch] = []
@@ -106,11 +119,24 @@ async def read(
         async with asyncio.timeout(DEADLINE_SECONDS):
             while await consumer.position(place) < end:
                 fetched = await consumer.getmany(place, timeout_ms=POLL_MILLISECONDS)
-                taken = list(batches(fetched.get(place, [])))
+                taken = list(batches(fetched.get(place, []), lean=lean))
+                for batch in taken:
+                    assert_parts_fit(batch)
                 found += taken
                 if whole and taken:
                     assert await consumer.position(place) == taken[-1].next_offset
         return found, await consumer.position(place)
+
+
+def assert_parts_fit(batch: RecordBatch) -> None:
+    """Compare what is at hand of each record with the records, which may be unpacked only now."""
+    if batch.records:
+        values, offsets = values_of(batch.records), offsets_of(batch.records)
+        first_timestamp, count = first_timestamp_of(batch.records), len(batch.records)
+        assert list(values) == [one.value for one in batch.records]
+        assert list(offsets) == [one.offset for one in batch.records]
+        assert first_timestamp == batch.records[0].timestamp
+        assert count == len(list(batch.records))
 
 
 def flat(found: Sequence[RecordBatch]) -> list[Flat]:
@@ -124,12 +150,13 @@ def flat(found: Sequence[RecordBatch]) -> list[Flat]:
 async def read_both_ways(
     kafka: Kafka, place: TopicPartition, offset: int = 0, **options: Any
 ) -> list[RecordBatch]:
-    """Return what is read in whole batches; it has to be what the client's own way gives."""
-    ours, our_position = await read(kafka, place, whole=True, offset=offset, **options)
+    """Return what is read in whole batches, lean ones; it has to be what the client's own way gives."""
+    lean, lean_position = await read(kafka, place, whole=True, lean=True, offset=offset, **options)
+    full, full_position = await read(kafka, place, whole=True, offset=offset, **options)
     theirs, their_position = await read(kafka, place, whole=False, offset=offset, **options)
-    assert flat(ours) == flat(theirs)
-    assert our_position == their_position
-    return ours
+    assert flat(lean) == flat(full) == flat(theirs)
+    assert lean_position == full_position == their_position
+    return lean
 
 
 def some(count: int, start: int = 0) -> list[Content]:
@@ -509,12 +536,37 @@ async def test_a_compacted_batch_whose_last_record_is_gone_is_passed_as_a_whole(
         await send(producer, place, [(key, b"first", []) for key in (b"a", b"b", b"c")])
         found = await read_when_cleaned(kafka, place, producer)
     # The cleaner goes on behind this batch: only this batch can be compared.
-    ours, _ = await read(kafka, place, whole=True)
+    ours, _ = await read(kafka, place, whole=True, lean=True)
+    assert not isinstance(ours[0].records, LeanRecords), "offsets with a gap are not counted through"
     assert [one for one in flat(ours) if one[0] < 3] == [one for one in flat(found) if one[0] < 3]
     assert [one.offset for one in ours[0].records] == [0, 1]
     assert ours[0].next_offset == 3, "the offset of the record that is gone is not asked for again"
     from_the_gap, _ = await read(kafka, place, whole=True, offset=2)
     assert flat(from_the_gap)[0][0] >= 3
+
+
+async def test_a_value_does_not_cost_the_rest_of_its_record(kafka: Kafka, place: TopicPartition) -> None:
+    async with producing(kafka, max_batch_size=2**20) as producer:
+        await send(producer, place, some(record_batches.PIECE_RECORDS * 2 + 5))
+    async with consuming(kafka, place, whole=True) as consumer:
+        fetched = (await consumer.getmany(place, timeout_ms=5_000))[place]
+    pieces = list(batches(fetched, lean=True))
+    assert [len(piece.records) for piece in pieces] == [record_batches.PIECE_RECORDS] * 2 + [5]
+    for piece in pieces:
+        assert isinstance(piece.records, LeanRecords)
+        assert len(values_of(piece.records)) == len(offsets_of(piece.records))
+        assert not piece.records.is_unpacked
+        assert piece.records[-1].offset == piece.next_offset - 1
+        assert piece.records.is_unpacked
+
+
+async def test_answers_are_read_whole(kafka: Kafka, place: TopicPartition) -> None:
+    async with producing(kafka) as producer:
+        await send(producer, place, some(3))
+    async with consuming(kafka, place, whole=True) as consumer:
+        await consumer.getmany(place, timeout_ms=5_000)
+        readers = [type(one._reader) for (_, _), one in consumer._client._conns.items()]
+    assert AnswerReader in readers
 
 
 async def test_only_the_consumer_that_was_asked_is_changed(kafka: Kafka, place: TopicPartition) -> None:
@@ -541,6 +593,7 @@ async def test_a_client_that_was_not_checked_is_left_as_it_is(
         monkeypatch.setattr(aiokafka, "__version__", "0.99.0")
         assert not read_whole_batches(consumer)
         records = (await consumer.getmany(place, timeout_ms=5_000))[place]
+        assert AnswerReader not in [type(one._reader) for one in consumer._client._conns.values()]
     assert all(isinstance(record, ConsumerRecord) for record in records)
     (batch,) = batches(records)
     assert (len(batch.records), batch.next_offset) == (3, 3)

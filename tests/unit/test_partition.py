@@ -61,7 +61,7 @@ class Kafka:
 
     def take(self, transaction: Transaction) -> None:
         for topic, records in transaction.outputs.by_topic.items():
-            self.results.setdefault(topic, []).extend(records)
+            self.results.setdefault(topic, []).extend(OutputRecord(*one) for one in records)
         for key, value in transaction.changelog:
             if value is None:
                 self.changelog.pop(key, None)

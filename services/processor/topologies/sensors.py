@@ -45,8 +45,8 @@ class SensorPartition:
 
     def process(self, batch: Batch[SensorReading], outputs: Outputs) -> None:
         """Move the windows on and publish the alerts that change."""
-        for reading, record in zip(batch.events, batch.records, strict=True):
-            self._read(reading, record.offset, outputs)
+        for reading, offset in zip(batch.events, batch.offsets, strict=True):
+            self._read(reading, offset, outputs)
 
     def seal(self, next_offset: int, updated_at: str, outputs: Outputs) -> None:  # noqa: ARG002 — the contract's
         """Publish the window of every sensor that was read in this transaction, once it is full."""
