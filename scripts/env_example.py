@@ -60,9 +60,6 @@ WORDS = {
     "KAFKA_SSL_KEY_PASSWORD": "of KAFKA_SSL_KEYFILE; empty: it has none",
     "KAFKA_SSL_CHECK_HOSTNAME": "whether a broker's certificate has to name its host",
     "PROCESSOR_FETCH_MIN_BYTES": "a broker answers a fetch when it has as much, or has waited long enough",
-    "PROCESSOR_FETCH_MAX_WAIT_MILLISECONDS": (
-        "how long a broker waits for PROCESSOR_FETCH_MIN_BYTES; half of KAFKA_REQUEST_TIMEOUT_SECONDS at most"
-    ),
     "PROCESSOR_FETCH_MAX_PARTITION_BYTES": "of one partition in one fetch",
     "PROCESSOR_ALERT_MODE": "fire once and resolve, or fire at each reading beyond the threshold",
     "PROCESSOR_REBALANCE_TIMEOUT_SECONDS": "for all members to join again when one comes or goes",

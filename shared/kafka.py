@@ -34,6 +34,10 @@ __all__ = ["FENCED", "KafkaClients", "Permission", "principal", "refusal"]
 # ways after the first one (AssertionError, IllegalOperation): callers treat any failure as doubt.
 FENCED: tuple[type[Exception], ...] = (ProducerFenced,)
 
+# How often a consumer looks whether there is something to ask for, beside all that tells it so: the client's
+# own 200 ms are what an idle process with many partitions does most of the time.
+_IDLE_LOOK_MILLISECONDS = 1000
+
 _WRONG_LOGIN: dict[type[BaseException], str] = {
     SaslAuthenticationFailed: "see KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD",
     AuthenticationFailedError: "see KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD",
@@ -138,7 +142,8 @@ class KafkaClients:
 
     def consumer(self, **options: Any) -> AIOKafkaConsumer:
         """Return a consumer that never commits by a timer. `options` are the client's own."""
-        return AIOKafkaConsumer(enable_auto_commit=False, **self._common, **options)
+        idle = {"consumer_timeout_ms": _IDLE_LOOK_MILLISECONDS}
+        return AIOKafkaConsumer(enable_auto_commit=False, **idle, **self._common, **options)
 
     def producer(self, **options: Any) -> AIOKafkaProducer:
         """Return a producer. `options` are the client's own."""

@@ -24,8 +24,11 @@ from shared.connecting import Patience, connect, stop_client
 from shared.errors import KafkaUnavailableError
 from shared.kafka import KafkaClients, Permission, refusal
 from shared.logs import Logger
+from shared.waiting import unless_ended, watched
 
-_POLL_MILLISECONDS = 200
+# A poll fetches nothing: it is there for the errors, which wait in the client until one asks.
+_POLL_SECONDS = 1.0
+_PAUSE_SECONDS = 0.2
 # The client's errors are sticky: after this long a new consumer does what the old one no longer can.
 _ERRORS_BORNE_SECONDS = 3.0
 # A member hears of a rebalance with its next heartbeat, and the group waits for the last one to hear. A
@@ -152,27 +155,29 @@ class Membership:
     async def _poll_until_broken(self, consumer: aiokafka.AIOKafkaConsumer) -> None:
         loop = asyncio.get_running_loop()
         raising_since: float | None = None
-        while not self._stopping.is_set():
-            if self._taken:
-                raise instance.taken(str(self._settings.instance_id), self._group)
-            try:
-                await consumer.getmany(timeout_ms=_POLL_MILLISECONDS)
-            except (KafkaError, IllegalStateError) as error:
-                if await self._is_taken(consumer):
-                    self._taken = True
-                    continue
-                refused = refusal(error, doing=f"be a member of group {self._group}", needs=self._needs)
-                if refused is not None:
-                    raise refused from error
-                raising_since = raising_since if raising_since is not None else loop.time()
-                self._log.warning("membership_error", group=self._group, reason=repr(error))
-                if loop.time() - raising_since > _ERRORS_BORNE_SECONDS:
-                    return
-                await asyncio.sleep(_POLL_MILLISECONDS / 1000)
-            else:
-                raising_since = None
-            known = consumer.partitions_for_topic(self._topic)
-            self._on_poll(None if known is None else len(known))
+        async with watched(self._stopping) as ends:
+            while not self._stopping.is_set():
+                if self._taken:
+                    raise instance.taken(str(self._settings.instance_id), self._group)
+                try:
+                    polled = consumer.getmany(timeout_ms=int(_POLL_SECONDS * 1000))
+                    await unless_ended(polled, ends, seconds=_POLL_SECONDS)
+                except (KafkaError, IllegalStateError) as error:
+                    if await self._is_taken(consumer):
+                        self._taken = True
+                        continue
+                    refused = refusal(error, doing=f"be a member of group {self._group}", needs=self._needs)
+                    if refused is not None:
+                        raise refused from error
+                    raising_since = raising_since if raising_since is not None else loop.time()
+                    self._log.warning("membership_error", group=self._group, reason=repr(error))
+                    if loop.time() - raising_since > _ERRORS_BORNE_SECONDS:
+                        return
+                    await asyncio.sleep(_PAUSE_SECONDS)
+                else:
+                    raising_since = None
+                known = consumer.partitions_for_topic(self._topic)
+                self._on_poll(None if known is None else len(known))
 
     async def revoked(self, consumer: Any) -> None:
         """Hand over to the tasks, and return when none of them is in a transaction."""

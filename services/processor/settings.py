@@ -129,7 +129,12 @@ class ProcessorSettings(Group):
     )
 
     fetch_min_bytes: int = Field(1, ge=1, le=2**30)
-    fetch_max_wait_milliseconds: int = Field(1000, ge=1, le=60_000)
+    fetch_max_wait_milliseconds: int = Field(
+        2000,
+        ge=1,
+        le=60_000,
+        description="how long a broker keeps a fetch; never over half of KAFKA_REQUEST_TIMEOUT_SECONDS",
+    )
     fetch_max_partition_bytes: int = Field(2**20, ge=2**10, le=2**30)
     fetch_max_bytes: int = Field(
         16 * 2**20,

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -33,9 +33,12 @@ from shared.connecting import stop_client
 from shared.errors import KafkaUnavailableError, RebuildTaskError, StopServiceError, TandemError
 from shared.kafka import Permission, refusal
 from shared.logs import Logger
+from shared.waiting import unless_ended, watched
 
-# How long getmany waits at most: also how long a stop or a lost partition goes unnoticed.
+# How long getmany waits at most where something is pending.
 _POLL_SECONDS = 0.2
+# And where nothing is: an answer, a stop or the loss of the partition ends the wait.
+_IDLE_POLL_SECONDS = 2.0
 _STEADY_SECONDS = 30.0
 
 
@@ -143,6 +146,8 @@ class Task:
         self._committed_at = self._loop.time()
         self._commit_seconds = 0.0
         self._committed_offset = 0
+        self._was_idle = False
+        self._ends: Collection[asyncio.Future[Any]] = ()
 
     async def run(self) -> None:
         """Open, restore, and work until the partition is lost or the process stops.
@@ -156,7 +161,8 @@ class Task:
             if await self._open():
                 self.state = TaskState.RUNNING
                 self._running_since = self._loop.time()
-                await self._work()
+                async with watched(self._gate.lost, self._gate.stopping) as self._ends:
+                    await self._work()
         finally:
             await self._close()
 
@@ -266,12 +272,17 @@ class Task:
         if due_in == 0 and not self._gate.may_commit.is_set():
             wait = _POLL_SECONDS
         try:
-            fetched = await self._consumer.getmany(self._place, timeout_ms=max(int(wait * 1000), 1))
+            if due_in is None and self._was_idle:
+                idle = self._consumer.getmany(self._place, timeout_ms=int(_IDLE_POLL_SECONDS * 1000))
+                fetched = await unless_ended(idle, self._ends, seconds=_IDLE_POLL_SECONDS) or {}
+            else:
+                fetched = await self._consumer.getmany(self._place, timeout_ms=max(int(wait * 1000), 1))
         except OffsetOutOfRangeError:
             await self._out_of_range()
             fetched = {}
         except KafkaError as error:
             raise self._read_failure(error) from error
+        self._was_idle = not fetched
         return unpacked(fetched.get(self._place, []), self._read_failure, lean=True)
 
     async def _take(self, batch: RecordBatch) -> None:
