@@ -16,7 +16,6 @@ import json
 import random
 import signal
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -31,8 +30,8 @@ from bench import report
 from bench.entries import ENTRIES, OURS, Entry
 from bench.environments import ROOT, NotInstalledError, say
 from bench.report import Run
-from bench.running import Bench, BenchError, Process, machine, run_peer, stamp, wait
-from sandbox import Sandbox, SandboxError
+from bench.running import Bench, BenchError, Process, broker, machine, run_peer, stamp, wait
+from sandbox import SandboxError
 
 PREFIX = "compare."
 TOPIC = f"{PREFIX}user_behavior"
@@ -262,6 +261,7 @@ def main() -> int:
     parser.add_argument("--compression", default="none", help="of the input: none, lz4, zstd, snappy, gzip")
     parser.add_argument("--users", type=int, default=9_000, help="distinct ones")
     parser.add_argument("--only", default="", help="names, separated by commas; --list shows them")
+    parser.add_argument("--on-disk", action="store_true", help="where Kafka's data is, not in memory")
     parser.add_argument("--quick", action="store_true", help="one round of few events: does it all work?")
     parser.add_argument("--json", type=Path, help="write every run there")
     parser.add_argument("--markdown", type=Path, help="write the table there")
@@ -279,10 +279,10 @@ def main() -> int:
         parser.error(f"no entry is named {', '.join(unknown)}; --list shows them")
     runs: list[Run] = []
     failures: list[str] = []
-    with tempfile.TemporaryDirectory() as folder, Sandbox(full_jit=True) as kafka:
+    with broker(on_disk=options.on_disk) as (kafka, folder, where):
         compare = Compare(
             kafka.bootstrap_servers,
-            Path(folder),
+            folder,
             partitions=options.partitions,
             run_seconds=QUICK_SECONDS if options.quick else RUN_SECONDS,
         )
@@ -304,7 +304,7 @@ def main() -> int:
                 say(f"round {found.round + 1}  {found.entry:20} {found.rate:>12,.0f} events/s")
     about = (
         f"{machine()}; {options.events:,} events of {options.users:,} users, {options.partitions} "
-        f"partitions, compression {options.compression}, {options.rounds} rounds"
+        f"partitions, compression {options.compression}, {options.rounds} rounds, {where}"
     )
     rows = report.rows(runs)
     print(report.markdown(rows, about))

@@ -10,9 +10,11 @@ import json
 import os
 import platform
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -22,6 +24,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from sandbox import Sandbox
+
 ROOT = Path(__file__).resolve().parent.parent
 PARTITIONS = 4
 LATENCY_PARTITIONS = 6
@@ -30,6 +34,9 @@ RUN_SECONDS = 900.0
 # Seldom enough not to take the time of what is measured.
 POLL_SECONDS = 0.1
 WARM_UP_SECONDS = 5
+MEMORY = Path("/dev/shm")  # noqa: S108 — it is asked for a folder of its own in it
+# Twice what the longest comparison leaves there.
+MEMORY_BYTES = 8 * 2**30
 _WRITTEN = re.compile(r"^tandem_processor_written_bytes_total\{[^}]*\} (\S+)", re.MULTILINE)
 _BUCKET = re.compile(r'tandem_processor_latency_seconds_bucket\{le="([^"]+)",topic="[^"]+"\} (\S+)')
 
@@ -141,6 +148,31 @@ def wait(look: Any, seconds: float, what: str, process: Process | None = None) -
         if time.monotonic() > give_up_at:
             raise BenchError(f"after {seconds:g} s still not: {what}")
         time.sleep(POLL_SECONDS)
+
+
+@contextlib.contextmanager
+def broker(*, on_disk: bool = False) -> Iterator[tuple[Sandbox, Path, str]]:
+    """Run a broker for the length of a block; give it, a folder for logs, and where its data is.
+
+    In memory where the system has a file system for that and room in it: what is compared is clients. A new
+    topic's files cost a disk a millisecond for each page of an index that is touched for the first time, and
+    only who writes results pays that.
+    """
+    where = None if on_disk else _memory_with_room()
+    said = "on disk" if where is None else "in memory"
+    with (
+        tempfile.TemporaryDirectory(prefix="tandem-bench-", dir=where) as name,
+        Sandbox(full_jit=True, data=Path(name) / "kafka") as kafka,
+    ):
+        yield kafka, Path(name), f"Kafka's data {said}"
+
+
+def _memory_with_room() -> Path | None:
+    try:
+        free = shutil.disk_usage(MEMORY).free
+    except OSError:
+        return None
+    return MEMORY if free >= MEMORY_BYTES else None
 
 
 class Bench:

@@ -76,7 +76,7 @@ class GeneratorSettings(Group):
         5, ge=0, le=60_000, description="how long a batch may wait to be filled"
     )
     batch_bytes: int = Field(
-        128 * _KIBIBYTE, ge=_KIBIBYTE, le=_MEBIBYTE, description="of one record batch, before compression"
+        256 * _KIBIBYTE, ge=_KIBIBYTE, le=_MEBIBYTE, description="of one record batch, before compression"
     )
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = Field(
         "none", description="of record batches"
