@@ -21,6 +21,7 @@ from bench.entries import Entry, here
 from bench.environments import say
 from bench.report import Run
 from bench.running import PARTITIONS, Bench, BenchError, broker, machine, run_peer
+from sandbox import SandboxError
 
 OURS = "tandem-generator"
 RUN_SECONDS = 600.0
@@ -129,7 +130,7 @@ def main() -> int:
             for run in rounds(generating, options.rounds):
                 runs.append(run)
                 say(f"round {run.round + 1}  {run.entry:20} {run.rate:>12,.0f} events/s")
-        except BenchError as error:
+        except (BenchError, SandboxError) as error:
             print(f"no figures: {error}", file=sys.stderr)
             return 1
     about = (

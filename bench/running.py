@@ -170,8 +170,11 @@ def broker(*, on_disk: bool = False) -> Iterator[tuple[Sandbox, Path, str]]:
 def _memory_with_room() -> Path | None:
     try:
         free = shutil.disk_usage(MEMORY).free
+        # The file system promises half of the memory, whoever else uses it.
+        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
     except OSError:
         return None
+    free = min(free, int(found.group(1)) * 1024 if found else 0)
     return MEMORY if free >= MEMORY_BYTES else None
 
 

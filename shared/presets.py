@@ -30,5 +30,6 @@ PRESETS: dict[Preset, dict[str, str]] = {
         "PROCESSOR_COMMIT_EVERY_EVENTS": "500000",
         "PROCESSOR_COMMIT_WHEN_CAUGHT_UP": "false",
         "PROCESSOR_FETCH_MIN_BYTES": "262144",
+        "PROCESSOR_FETCH_MAX_WAIT_MILLISECONDS": "1000",
     },
 }

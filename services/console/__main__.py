@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import click
 
 from services.console.commands.bench import bench_command
@@ -70,5 +72,15 @@ for command in (
     main.add_command(command)
 
 
+def run() -> None:
+    """Run the command that the arguments name, and end the process."""
+    try:
+        main(prog_name="tandem")
+    finally:
+        # Its exit code is what it did. Python gives Ctrl-C back to the system while it ends, which would
+        # kill a command that is done.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 if __name__ == "__main__":
-    main(prog_name="tandem")
+    run()

@@ -8,8 +8,8 @@ import sys
 def main() -> None:
     """Load the command line and run it."""
     try:
-        from services.console.__main__ import main as tandem  # noqa: PLC0415 — loading is what is interrupted
+        from services.console.__main__ import run  # noqa: PLC0415 — loading is what is interrupted
     except KeyboardInterrupt:
         sys.stderr.write("tandem: interrupted\n")
         sys.exit(1)
-    tandem(prog_name="tandem")
+    run()

@@ -72,7 +72,10 @@ class AnswerReader(asyncio.StreamReader):
 
         Raises:
             IncompleteReadError: the stream ended before.
+            ValueError: `n` is negative: a length from somebody who is no broker.
         """
+        if n < 0:
+            raise ValueError(f"{n} bytes can't be read")
         if self._exception is not None:
             raise self._exception
         self._wanted = n

@@ -28,6 +28,9 @@ from shared.waiting import unless_ended, watched
 
 # A poll fetches nothing: it is there for the errors, which wait in the client until one asks.
 _POLL_SECONDS = 1.0
+# In a rebalance a poll waits for its end, whatever its own time. Cut off, the client forgets to let go of
+# what it waits for: that is for what takes long, and for a stop.
+_CUT_OFF_SECONDS = 10.0
 _PAUSE_SECONDS = 0.2
 # The client's errors are sticky: after this long a new consumer does what the old one no longer can.
 _ERRORS_BORNE_SECONDS = 3.0
@@ -161,7 +164,7 @@ class Membership:
                     raise instance.taken(str(self._settings.instance_id), self._group)
                 try:
                     polled = consumer.getmany(timeout_ms=int(_POLL_SECONDS * 1000))
-                    await unless_ended(polled, ends, seconds=_POLL_SECONDS)
+                    has_polled = await unless_ended(polled, ends, seconds=_CUT_OFF_SECONDS) is not None
                 except (KafkaError, IllegalStateError) as error:
                     if await self._is_taken(consumer):
                         self._taken = True
@@ -175,7 +178,7 @@ class Membership:
                         return
                     await asyncio.sleep(_PAUSE_SECONDS)
                 else:
-                    raising_since = None
+                    raising_since = None if has_polled else raising_since
                 known = consumer.partitions_for_topic(self._topic)
                 self._on_poll(None if known is None else len(known))
 

@@ -1,6 +1,6 @@
 """Whole record batches out of the client, instead of one Python object per record.
 
-This and `shared.header_names` are the modules that reach into the client's internals for reading. It
+This, `answer_reader` and `shared.header_names` are what reaches into the client's internals for reading. It
 replaces, for a single consumer, the classes that unpack a fetch response; everything else (positions,
 assignment, errors) stays the client's own. It was checked with one client version; on any other,
 `read_whole_batches` says so and leaves the public path in place, which `batches` turns into the same shape.
@@ -71,15 +71,16 @@ class _Packed:
 
     def _lean_pieces(self) -> Iterator[RecordBatch]:
         base, end, size_bytes = self.batch.base_offset, self.next_offset, self.size_bytes
-        # The client's own iterator can't be begun a second time.
         left = chain(self.batch)
         for at in range(base, end, PIECE_RECORDS):
             offsets = range(at, min(at + PIECE_RECORDS, end))
             try:
                 first = next(left)
                 values = [first.value, *map(_value, islice(left, len(offsets) - 1))]
+                if offsets.stop == end:
+                    next(left, None)  # The client says now whether something is left over.
             except UnicodeDecodeError:
-                yield from self._full_pieces(at - base)
+                yield from self._full_pieces(at - base, self.answer.again(self.where))
                 return
             records = LeanRecords(values, offsets, first.timestamp, partial(self._records_at, offsets))
             yield RecordBatch(records, offsets.stop, size_bytes)
@@ -89,9 +90,9 @@ class _Packed:
         base = self.batch.base_offset
         return list(islice(chain(self.answer.again(self.where)), offsets.start - base, offsets.stop - base))
 
-    def _full_pieces(self, done: int = 0) -> Iterator[RecordBatch]:
-        batch = self.batch if done == 0 else self.answer.again(self.where)
-        left: Iterator[Any] = islice(chain(batch), done, None)
+    def _full_pieces(self, done: int = 0, batch: Any = None) -> Iterator[RecordBatch]:
+        """Unpack all but the first `done` records, out of `batch`: one can't be gone through twice."""
+        left: Iterator[Any] = islice(chain(self.batch if batch is None else batch), done, None)
         size_bytes, is_last = 0 if done else self.size_bytes, False
         while not is_last:
             try:

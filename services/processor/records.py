@@ -74,6 +74,14 @@ class LeanRecords(Sequence[Record]):
     def __iter__(self) -> Iterator[Record]:
         return iter(self._all())
 
+    def only(self, indexes: Sequence[int]) -> LeanRecords:
+        """Return the records at `indexes`, not unpacked for it; `first_timestamp` stays that of all."""
+        values = [self.values[index] for index in indexes]
+        offsets = [self.offsets[index] for index in indexes]
+        return LeanRecords(
+            values, offsets, self.first_timestamp, lambda: [self._all()[index] for index in indexes]
+        )
+
     def _all(self) -> Sequence[Record]:
         if self._found is None:
             self._found = self._unpack()
@@ -88,6 +96,13 @@ def values_of(records: Sequence[Record]) -> Sequence[bytes | None]:
 def offsets_of(records: Sequence[Record]) -> Sequence[int]:
     """Return the offset of each record."""
     return records.offsets if isinstance(records, LeanRecords) else [record.offset for record in records]
+
+
+def only(records: Sequence[Record], indexes: Sequence[int]) -> Sequence[Record]:
+    """Return the records at `indexes`."""
+    if isinstance(records, LeanRecords):
+        return records.only(indexes)
+    return [records[index] for index in indexes]
 
 
 def first_timestamp_of(records: Sequence[Record]) -> int:

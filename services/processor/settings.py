@@ -133,7 +133,10 @@ class ProcessorSettings(Group):
         2000,
         ge=1,
         le=60_000,
-        description="how long a broker keeps a fetch; never over half of KAFKA_REQUEST_TIMEOUT_SECONDS",
+        description=(
+            "how long a broker waits for PROCESSOR_FETCH_MIN_BYTES; half of KAFKA_REQUEST_TIMEOUT_SECONDS at "
+            "most"
+        ),
     )
     fetch_max_partition_bytes: int = Field(2**20, ge=2**10, le=2**30)
     fetch_max_bytes: int = Field(

@@ -39,6 +39,8 @@ from shared.waiting import unless_ended, watched
 _POLL_SECONDS = 0.2
 # And where nothing is: an answer, a stop or the loss of the partition ends the wait.
 _IDLE_POLL_SECONDS = 2.0
+# The client forgets to let go of what it waits for where it is cut off: it is left to end by itself.
+_CUT_OFF_SECONDS = _IDLE_POLL_SECONDS + 5.0
 _STEADY_SECONDS = 30.0
 
 
@@ -66,7 +68,7 @@ class Observer(Protocol):
     def position(
         self, committed_offset: int, next_offset: int, last_stable_offset: int | None, *, overdue: bool
     ) -> None:
-        """Note where the partition stands; called at least every few hundred milliseconds.
+        """Note where the partition stands; called every few hundred milliseconds, idle every few seconds.
 
         `overdue` says that a commit is due.
         """
@@ -253,6 +255,7 @@ class Task:
     async def _work(self) -> None:
         while not self._gate.ends():
             fetched = await self._fetch()
+            batch: RecordBatch | None
             for batch in fetched:
                 await self._take(batch)
                 if self._gate.ends():
@@ -261,6 +264,7 @@ class Task:
                 if self._due_in() == 0:
                     await self._commit()
                 self._tell_position()
+            batch = None  # It would hold its answer while the next one is waited for.
         if self._gate.stopping.is_set():
             await self._commit()
 
@@ -274,7 +278,7 @@ class Task:
         try:
             if due_in is None and self._was_idle:
                 idle = self._consumer.getmany(self._place, timeout_ms=int(_IDLE_POLL_SECONDS * 1000))
-                fetched = await unless_ended(idle, self._ends, seconds=_IDLE_POLL_SECONDS) or {}
+                fetched = await unless_ended(idle, self._ends, seconds=_CUT_OFF_SECONDS) or {}
             else:
                 fetched = await self._consumer.getmany(self._place, timeout_ms=max(int(wait * 1000), 1))
         except OffsetOutOfRangeError:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
-from services.processor.records import Record, offsets_of, values_of
+from services.processor.records import Record, offsets_of, only, values_of
 from services.processor.state import State
 
 EventT = TypeVar("EventT")
@@ -94,7 +94,7 @@ class Batch(Generic[EventT]):
 
     def only(self, indexes: list[int]) -> Batch[EventT]:
         """Return the events at `indexes`."""
-        return Batch([self.events[i] for i in indexes], [self.records[i] for i in indexes])
+        return Batch([self.events[i] for i in indexes], only(self.records, indexes))
 
     def part(self, start: int, end: int) -> Batch[EventT]:
         """Return the events from `start` up to, not including, `end`."""

@@ -22,7 +22,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from services.processor import record_batches
+from services.processor import membership, record_batches, task
 from services.processor.answer_reader import AnswerReader
 from services.processor.record_batches import CHECKED_VERSION, batches, read_whole_batches
 from services.processor.records import (
@@ -33,6 +33,7 @@ from services.processor.records import (
     values_of,
 )
 from shared.header_names import RawRecords, read_any_header_name
+from shared.waiting import unless_ended, watched
 from tests.conftest import Kafka, create
 from tests.header_names import FIRST_TIMESTAMP, send_any_names
 
@@ -41,6 +42,7 @@ Content = tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]
 # offset, timestamp, key, value, headers
 Flat = tuple[int, int, bytes | None, bytes | None, tuple[tuple[str, bytes | None], ...]]
 
+LEAN = pytest.mark.parametrize("lean", [True, False], ids=["values alone", "records"])
 WAYS = pytest.mark.parametrize("whole", [True, False], ids=["whole batches", "the client's own"])
 POLL_MILLISECONDS = 100
 DEADLINE_SECONDS = 15.0
@@ -181,8 +183,9 @@ ANY_NAMES: list[tuple[bytes | None, bytes | None, list[tuple[bytes, bytes | None
 
 @pytest.mark.parametrize("compression", [None, "gzip", "snappy", "lz4", "zstd"])
 @pytest.mark.parametrize("offset", [0, 2, 5])
+@LEAN
 async def test_a_header_name_that_is_not_utf8_is_written_out_and_all_else_is_read_as_it_is(
-    kafka: Kafka, place: TopicPartition, compression: str | None, offset: int
+    kafka: Kafka, place: TopicPartition, compression: str | None, offset: int, lean: bool
 ) -> None:
     async with producing(kafka) as producer:
         await send(producer, place, [(None, b"first", [])])
@@ -191,7 +194,7 @@ async def test_a_header_name_that_is_not_utf8_is_written_out_and_all_else_is_rea
     )
     async with producing(kafka) as producer:
         await send(producer, place, [(None, b"last", [])])
-    found, position = await read(kafka, place, whole=True, offset=offset)
+    found, position = await read(kafka, place, whole=True, lean=lean, offset=offset)
     expected = [
         (1 + number, FIRST_TIMESTAMP + number, key, value, names)
         for number, ((key, value, _), names) in enumerate(
@@ -215,8 +218,9 @@ async def test_a_header_name_that_is_not_utf8_is_written_out_and_all_else_is_rea
     assert (flat(tolerant), their_position) == (flat(found), position)
 
 
+@LEAN
 async def test_a_header_name_that_is_not_utf8_changes_nothing_about_transactions_and_append_times(
-    kafka: Kafka, prefix: str
+    kafka: Kafka, prefix: str, lean: bool
 ) -> None:
     place = TopicPartition(f"{prefix}appended", 0)
     configs = {"message.timestamp.type": "LogAppendTime", "retention.ms": "-1"}
@@ -225,7 +229,7 @@ async def test_a_header_name_that_is_not_utf8_changes_nothing_about_transactions
         await transaction(producer, place, some(2), commit=False)
         await transaction(producer, place, some(2), commit=True)
     await send_any_names(kafka.bootstrap_servers, place.topic, place.partition, ANY_NAMES)
-    found, position = await read(kafka, place, whole=True)
+    found, position = await read(kafka, place, whole=True, lean=lean)
     tolerant, their_position = await read(kafka, place, whole=False, any_name=True)
     assert (flat(tolerant), their_position) == (flat(found), position)
     assert [one[0] for one in flat(found)] == [3, 4, 6, 7, 8, 9, 10]
@@ -341,14 +345,15 @@ async def test_a_large_batch_is_unpacked_in_pieces_and_no_position_goes_back(
         assert positions[-1] == 50
 
 
-@pytest.mark.parametrize("piece", [1, 2, 3])
+@pytest.mark.parametrize("piece", [1, 2, 3, 100])
+@LEAN
 async def test_a_header_name_that_is_not_utf8_is_read_wherever_its_batch_is_cut(
-    kafka: Kafka, place: TopicPartition, monkeypatch: pytest.MonkeyPatch, piece: int
+    kafka: Kafka, place: TopicPartition, monkeypatch: pytest.MonkeyPatch, piece: int, lean: bool
 ) -> None:
     monkeypatch.setattr(record_batches, "PIECE_RECORDS", piece)
     await send_any_names(kafka.bootstrap_servers, place.topic, place.partition, ANY_NAMES)
     for offset in (0, 3):
-        found = await read(kafka, place, whole=True, offset=offset)
+        found = await read(kafka, place, whole=True, lean=lean, offset=offset)
         tolerant = await read(kafka, place, whole=False, any_name=True, offset=offset)
         assert (flat(found[0]), found[1]) == (flat(tolerant[0]), tolerant[1])
         assert [one[0] for one in flat(found[0])] == list(range(offset, 5))
@@ -558,6 +563,23 @@ async def test_a_value_does_not_cost_the_rest_of_its_record(kafka: Kafka, place:
         assert not piece.records.is_unpacked
         assert piece.records[-1].offset == piece.next_offset - 1
         assert piece.records.is_unpacked
+
+
+async def test_a_wait_that_ends_by_itself_leaves_nothing_in_the_client(
+    kafka: Kafka, place: TopicPartition
+) -> None:
+    async with consuming(kafka, place, whole=True) as consumer, watched(asyncio.Event()) as ends:
+        for _ in range(5):
+            found = await unless_ended(
+                consumer.getmany(place, timeout_ms=POLL_MILLISECONDS), ends, seconds=DEADLINE_SECONDS
+            )
+            assert found == {}
+        assert not consumer._fetcher._fetch_waiters
+
+
+def test_waits_of_the_processor_are_left_to_end_by_themselves() -> None:
+    assert task._CUT_OFF_SECONDS >= task._IDLE_POLL_SECONDS + 1
+    assert membership._CUT_OFF_SECONDS >= membership._POLL_SECONDS + 1
 
 
 async def test_answers_are_read_whole(kafka: Kafka, place: TopicPartition) -> None:

@@ -52,6 +52,8 @@ async def read_all(made: asyncio.StreamReader, chunks: list[bytes], sizes: list[
                 found.append(await made.readexactly(size))
             except asyncio.IncompleteReadError as error:
                 found.append((error.partial, error.expected))
+            except ValueError:
+                found.append("no size")
         return found
 
     reading = asyncio.create_task(read())
@@ -67,7 +69,7 @@ async def read_all(made: asyncio.StreamReader, chunks: list[bytes], sizes: list[
 @given(
     early=st.binary(max_size=5),
     chunks=st.lists(st.binary(max_size=80)),
-    sizes=st.lists(st.integers(0, 100)),
+    sizes=st.lists(st.integers(-3, 100)),
 )
 def test_the_same_bytes_come_however_they_are_cut(
     early: bytes, chunks: list[bytes], sizes: list[int]

@@ -111,7 +111,7 @@ class TopicDelivery:
         watching = asyncio.create_task(watch.run(), name=f"watch {self._name}")
         asked = asyncio.create_task(stopping.wait())
         try:
-            # Also for the stop itself: in a rebalance the membership hears of it late.
+            # Also for the stop itself: the membership may be in the middle of something else.
             any_of: set[asyncio.Future[Any]] = {member, watching, asked, self._failed}
             await asyncio.wait(any_of, return_when=asyncio.FIRST_COMPLETED)
             for ended in (self._failed, watching, member):
