@@ -208,6 +208,7 @@ class Application:
             group=group,
             settings=self._settings,
             deadline_seconds=self._kafka.operation_deadline_seconds,
+            longest_round_seconds=observer.longest_round_seconds,
             gate=gate,
             observer=observer,
             wall_clock=time.time,

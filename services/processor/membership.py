@@ -52,6 +52,7 @@ class Membership:
         on_assigned: told the partitions after it; must return at once.
         on_poll: called at each round of the loop with the topic's known number of partitions, or None.
         on_away: called when the loop ends: until it begins again there are no rounds.
+        longest_round_seconds: how long a round may take, where Kafka has nothing to say.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Membership:
         on_assigned: Assigned,
         on_poll: Callable[[int | None], None],
         on_away: Callable[[], None],
+        longest_round_seconds: float,
         patience: Patience,
         stopping: asyncio.Event,
         log: Logger,
@@ -77,6 +79,7 @@ class Membership:
         self._on_assigned = on_assigned
         self._on_poll = on_poll
         self._on_away = on_away
+        self._poll_seconds = min(_POLL_SECONDS, longest_round_seconds)
         self._patience = patience
         self._stopping = stopping
         self._log = log
@@ -163,7 +166,7 @@ class Membership:
                 if self._taken:
                     raise instance.taken(str(self._settings.instance_id), self._group)
                 try:
-                    polled = consumer.getmany(timeout_ms=int(_POLL_SECONDS * 1000))
+                    polled = consumer.getmany(timeout_ms=max(int(self._poll_seconds * 1000), 1))
                     has_polled = await unless_ended(polled, ends, seconds=_CUT_OFF_SECONDS) is not None
                 except (KafkaError, IllegalStateError) as error:
                     if await self._is_taken(consumer):

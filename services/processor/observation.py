@@ -209,6 +209,11 @@ class PartitionObserver:
         """Note what is held for the next commit, and what the state has of its bound."""
         self._meter.holding(records, size_bytes, bounded_keys)
 
+    @property
+    def longest_round_seconds(self) -> float:
+        """How often `position` has to be called at least."""
+        return self._report.health.round_seconds
+
     def opening(self) -> None:
         """Note that a task for the partition is being built: from now on it has to move."""
         self._report.health.not_ready(self._name, "restoring")

@@ -123,6 +123,7 @@ class Processor:
             on_assigned=self._assign,
             on_poll=self._check_partitions,
             on_away=self._begin_to_wait,
+            longest_round_seconds=self._report.health.round_seconds,
             patience=patience,
             stopping=stopping,
             log=self._log,

@@ -37,7 +37,8 @@ from shared.waiting import unless_ended, watched
 
 # How long getmany waits at most where something is pending.
 _POLL_SECONDS = 0.2
-# And where nothing is: an answer, a stop or the loss of the partition ends the wait.
+# And where nothing is, if health need not hear of it more often: an answer, a stop or the loss of the
+# partition ends the wait.
 _IDLE_POLL_SECONDS = 2.0
 # The client forgets to let go of what it waits for where it is cut off: it is left to end by itself.
 _CUT_OFF_SECONDS = _IDLE_POLL_SECONDS + 5.0
@@ -106,6 +107,7 @@ class Task:
         make_consumer: returns the data consumer, started, reading whole batches, with nothing assigned.
         changelog: changelog partition of the input partition.
         reader: makes what reads the changelog.
+        longest_round_seconds: how often the observer has to hear where the partition stands, at least.
         wall_clock: seconds since the epoch; for latencies and `updated_at`.
     """
 
@@ -119,6 +121,7 @@ class Task:
         group: str,
         settings: ProcessorSettings,
         deadline_seconds: float,
+        longest_round_seconds: float,
         gate: Gate,
         observer: Observer,
         wall_clock: Callable[[], float],
@@ -137,6 +140,7 @@ class Task:
         self._settings = settings
         self._policy = CommitPolicy.of(settings)
         self._deadline_seconds = deadline_seconds
+        self._idle_poll_ms = max(int(min(_IDLE_POLL_SECONDS, longest_round_seconds) * 1000), 1)
         self._gate = gate
         self._observer = observer
         self._wall_clock = wall_clock
@@ -277,7 +281,7 @@ class Task:
             wait = _POLL_SECONDS
         try:
             if due_in is None and self._was_idle:
-                idle = self._consumer.getmany(self._place, timeout_ms=int(_IDLE_POLL_SECONDS * 1000))
+                idle = self._consumer.getmany(self._place, timeout_ms=self._idle_poll_ms)
                 fetched = await unless_ended(idle, self._ends, seconds=_CUT_OFF_SECONDS) or {}
             else:
                 fetched = await self._consumer.getmany(self._place, timeout_ms=max(int(wait * 1000), 1))

@@ -201,6 +201,8 @@ def test_slow_and_idle_processes_stay_live(kafka: Kafka, start: Start) -> None:
     servers = kafka.bootstrap_servers
     slow = start("tests.integration.stuck_processor", servers, STALL="slow")
     idle = [start("services.processor", servers), start("services.generator", servers, GENERATOR_RATE=0.01)]
+    # As long as it waits for records by itself: it has to look sooner.
+    idle.append(start("services.processor", servers, HTTP_STALL_SECONDS=2))
     throttled = start("services.generator", servers, GENERATOR_RATE="max", GENERATOR_BUFFER_BYTES=2_000_000)
     services = [slow, *idle, throttled]
     for service in services:

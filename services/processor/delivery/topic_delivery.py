@@ -92,6 +92,7 @@ class TopicDelivery:
             on_assigned=self._assigned,
             on_poll=self._polled,
             on_away=self._away,
+            longest_round_seconds=self._health.round_seconds,
             patience=patience,
             stopping=stopping,
             log=self._log,
