@@ -52,7 +52,9 @@ BIN_MILLISECONDS = 10
 MOST = 0.8
 QUICK_EVENTS = 20_000
 QUICK_SECONDS = 4
-QUICK_STEPS = 2
+QUICK_IDLE_SECONDS = 1.0
+# One partition is not shared: there is nothing to join.
+QUICK_STEPS = {"partitions": 2}
 
 
 class Growth:
@@ -62,10 +64,11 @@ class Growth:
         broker: its process id.
         events: of a drain, where nothing else is said.
         seconds: of a run at a set rate.
+        quick: whether the figures do not matter.
     """
 
     def __init__(
-        self, bench: Bench, servers: str, folder: Path, *, broker: int, events: int, seconds: int
+        self, bench: Bench, servers: str, folder: Path, *, broker: int, events: int, seconds: int, quick: bool
     ) -> None:
         self._bench = bench
         self._servers = servers
@@ -73,6 +76,8 @@ class Growth:
         self._broker = broker
         self._events = events
         self._seconds = seconds
+        self._settle_seconds = QUICK_IDLE_SECONDS if quick else SETTLE_SECONDS
+        self._idle_seconds = QUICK_IDLE_SECONDS if quick else IDLE_SECONDS
 
     def partitions(self) -> Rows:
         """One idle process with so many partitions; then a second one joins, and leaves."""
@@ -83,8 +88,8 @@ class Growth:
                 began = time.monotonic()
                 first = self._processor(stack, prefix)
                 started = time.monotonic() - began
-                time.sleep(SETTLE_SECONDS)
-                idle = cores(first, IDLE_SECONDS)
+                time.sleep(self._settle_seconds)
+                idle = cores(first, self._idle_seconds)
                 row = {
                     "partitions": count,
                     "seconds_to_ready": round(started, 2),
@@ -366,7 +371,7 @@ def main() -> int:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="the first steps of each, few events: does it all work?",
+        help="the first step of each, few events: does it all work?",
     )
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # So that what runs is ended.
@@ -379,7 +384,7 @@ def main() -> int:
     failed = False
     tables: dict[str, list[dict[str, Any]]] = {}
     for name in chosen:
-        with tempfile.TemporaryDirectory() as folder, Sandbox(full_jit=True) as kafka:
+        with tempfile.TemporaryDirectory() as folder, Sandbox(full_jit=not options.quick) as kafka:
             growth = Growth(
                 Bench(kafka.bootstrap_servers, Path(folder)),
                 kafka.bootstrap_servers,
@@ -387,10 +392,12 @@ def main() -> int:
                 broker=kafka.pids[0],
                 events=options.events,
                 seconds=options.seconds,
+                quick=options.quick,
             )
             found = tables.setdefault(name, [])
+            steps = QUICK_STEPS.get(name, 1) if options.quick else None
             try:
-                for row in islice(CURVES[name](growth), QUICK_STEPS if options.quick else None):
+                for row in islice(CURVES[name](growth), steps):
                     print(json.dumps({"curve": name, **row}), flush=True)
                     found.append(row)
             except BenchError as error:

@@ -43,8 +43,9 @@ def test_the_generator_and_its_peers_send_alike() -> None:
 
 
 @pytest.mark.parametrize("curve", ["latency", "partitions", "presets", "rates", "sensors", "users"])
-def test_a_curve_has_its_first_steps(curve: str) -> None:
+def test_a_curve_has_its_first_step(curve: str) -> None:
     lines = bench("bench.growth", "--quick", curve).splitlines()
     rows = [json.loads(line) for line in lines if line.startswith('{"curve"')]
-    assert [row["curve"] for row in rows] == [curve] * 2
-    assert lines[-4].count("|") == lines[-1].count("|") == lines[-2].count("|") > 3
+    assert {row["curve"] for row in rows} == {curve}
+    assert len(rows) == (2 if curve == "partitions" else 1)
+    assert lines[-3].count("|") == lines[-2].count("|") == lines[-1].count("|") > 3
