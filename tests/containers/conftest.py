@@ -1,6 +1,6 @@
 """One stack for the run of this tier: built once, and gone at its end."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -21,6 +21,24 @@ SETTINGS = {
     "HTTP_HOST": "127.0.0.1",
     "HTTP_PORT": 9999,
 }
+
+
+# Of each service, with a failure: what it said while the test waited for it.
+FAILURE_LOG_LINES = 60
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Function, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show beside a failure what the pair said: the containers are gone when somebody reads of it."""
+    report = yield
+    if report.failed and call.when == "call":
+        stacks = [value for value in item.funcargs.values() if isinstance(value, Stack)]
+        for one in stacks:
+            said = one.last_log_lines("generator", "processor", count=FAILURE_LOG_LINES)
+            report.sections.append(("the pair's last lines", said))
+    return report
 
 
 @pytest.fixture(scope="session")
