@@ -8,6 +8,9 @@ from services.processor.settings import ProcessorSettings
 
 # A commit that takes a tenth of a second is not made each tenth of a second: a third of the time at most.
 _COMMITS_APART = 2
+# For how long to count before a transaction is worth what it takes: here some 1.5 ms however little is in it
+# (docs/decisions/0027-commits-that-are-worth-it.md).
+_WORTH_SECONDS = 0.015
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,7 @@ class Pending:
         since: when the first of it was read, monotonic seconds.
         committed_at: when the last commit ended, monotonic seconds.
         commit_seconds: how long that one took, from sealing to the answer.
+        worked_seconds: of the time since then, how much was spent on counting.
         caught_up: there was nothing left to read.
     """
 
@@ -28,6 +32,7 @@ class Pending:
     since: float
     committed_at: float
     commit_seconds: float
+    worked_seconds: float
     caught_up: bool
 
 
@@ -39,7 +44,8 @@ class CommitPolicy:
     transaction for each of them would cost more than all of their processing.
 
     Where commits take long (many partitions, many keys that changed), T is stretched to twice what the last
-    one took, up to `longest_seconds`. A partition that is not caught up is late by more than that.
+    one took, up to `longest_seconds`; and, where there is more to read at once, until there is enough in a
+    transaction to be worth it. A partition that is not caught up is late by more than that.
     """
 
     every_events: int
@@ -68,6 +74,8 @@ class CommitPolicy:
         moments = []
         if self.every_seconds:
             stretched = min(_COMMITS_APART * pending.commit_seconds, self.longest_seconds)
+            if not pending.caught_up and pending.worked_seconds < _WORTH_SECONDS:
+                stretched = self.longest_seconds
             moments.append(pending.since + max(self.every_seconds, stretched))
         if self.when_caught_up and pending.caught_up:
             moments.append(pending.committed_at + self.pause_seconds)

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -150,7 +151,7 @@ class Task:
         self._loop = asyncio.get_running_loop()
         self._pending_since: float | None = None
         self._committed_at = self._loop.time()
-        self._commit_seconds = 0.0
+        self._commit_seconds = self._worked_seconds = 0.0
         self._committed_offset = 0
         self._was_idle = False
         self._ends: Collection[asyncio.Future[Any]] = ()
@@ -306,7 +307,10 @@ class Task:
                 part, rest = None, batch
             if part is not None:
                 self._touch()
+                # Not the event loop's clock, which stands still meanwhile.
+                began = time.perf_counter()
                 self._partition.process(part)
+                self._worked_seconds += time.perf_counter() - began
             if self._due_in() == 0:
                 await self._commit()
                 if self._is_full() and not await self._may_go_on():
@@ -344,6 +348,7 @@ class Task:
         self._commits += 1
         self._committed_at = self._loop.time()
         self._commit_seconds = self._committed_at - began
+        self._worked_seconds = 0.0
         self._partition.latency = summarize(transaction.oldest, self._wall_clock() * 1000)
         self._pending_since = None
         self._committed_offset = transaction.next_offset
@@ -377,6 +382,7 @@ class Task:
             since=self._pending_since,
             committed_at=self._committed_at,
             commit_seconds=self._commit_seconds,
+            worked_seconds=self._worked_seconds,
             caught_up=last_stable is not None and self._partition.next_offset >= last_stable,
         )
         return self._policy.due_in(pending, self._loop.time())

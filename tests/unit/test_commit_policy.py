@@ -33,6 +33,7 @@ def pendings(draw: st.DrawFn) -> Pending:
         since=committed_at + draw(st.floats(0, 100)),
         committed_at=committed_at,
         commit_seconds=draw(st.floats(0, 10)),
+        worked_seconds=draw(st.floats(0, 0.05)),
         caught_up=draw(st.booleans()),
     )
 
@@ -48,6 +49,7 @@ def pending(
     caught_up: bool = False,
     size_bytes: int = 0,
     commit_seconds: float = 0.0,
+    worked_seconds: float = 1.0,
 ) -> Pending:
     return Pending(
         records,
@@ -55,6 +57,7 @@ def pending(
         since,
         committed_at=99.0,
         commit_seconds=commit_seconds,
+        worked_seconds=worked_seconds,
         caught_up=caught_up,
     )
 
@@ -71,6 +74,8 @@ def test_a_commit_is_due_at_the_first_moment_that_any_of_the_rules_asks_for(
         moments.append(-math.inf)
     if rules.every_seconds:
         stretched = min(2 * waiting.commit_seconds, rules.longest_seconds)
+        if not waiting.caught_up and waiting.worked_seconds < 0.015:
+            stretched = rules.longest_seconds
         moments.append(waiting.since + max(rules.every_seconds, stretched))
     if rules.when_caught_up and waiting.caught_up:
         moments.append(waiting.committed_at + rules.pause_seconds)
@@ -100,7 +105,9 @@ def test_every_10_events_and_nothing_else() -> None:
 def test_by_default_a_caught_up_partition_commits_after_the_price_of_a_commit() -> None:
     defaults = policy()
     assert defaults.due_in(pending(caught_up=True), now=100.0) == 0.0
-    just_committed = Pending(1, 0, since=100.001, committed_at=100.0, commit_seconds=0.02, caught_up=True)
+    just_committed = Pending(
+        1, 0, since=100.001, committed_at=100.0, commit_seconds=0.02, worked_seconds=1.0, caught_up=True
+    )
     due_in = defaults.due_in(just_committed, now=100.002)
     assert due_in is not None
     assert 0 < due_in <= 0.023 + 1e-9
@@ -111,7 +118,7 @@ def test_a_trickle_commits_at_most_once_in_each_pause() -> None:
     committed_at, commits = 0.0, 0
     for hundredths in range(1_000):  # A record every 10 ms, and nothing behind it.
         now = hundredths / 100
-        if rules.due_in(Pending(1, 0, now, committed_at, 0.02, caught_up=True), now) == 0.0:
+        if rules.due_in(Pending(1, 0, now, committed_at, 0.02, 1.0, caught_up=True), now) == 0.0:
             committed_at, commits = now, commits + 1
     assert commits == 9
 
@@ -152,3 +159,25 @@ def test_without_a_bound_by_number_there_is_always_room() -> None:
     rules = policy(commit_every_events=0)
     assert rules.room(10**9) is None
     assert not rules.is_full(10**9, 0)
+
+
+@pytest.mark.parametrize(
+    ("worked_seconds", "caught_up", "due_in"),
+    [
+        (0.001, False, 1.0),  # as long as it is allowed to
+        (0.1, False, 0.1),
+        (0.001, True, 0.1),  # there may be nothing more to come for a while
+    ],
+)
+def test_behind_a_transaction_is_filled_until_it_is_worth_it(
+    worked_seconds: float, caught_up: bool, due_in: float
+) -> None:
+    rules = policy(commit_every_milliseconds=100, commit_when_caught_up=False)
+    waiting = pending(since=100.0, worked_seconds=worked_seconds, caught_up=caught_up)
+    assert rules.due_in(waiting, now=100.0) == pytest.approx(due_in)
+
+
+def test_no_stretch_means_none() -> None:
+    rules = policy(commit_every_milliseconds=100, commit_stretch_milliseconds=0)
+    waiting = pending(since=100.0, worked_seconds=0.0, commit_seconds=5.0)
+    assert rules.due_in(waiting, now=100.0) == pytest.approx(0.1)
