@@ -118,7 +118,7 @@ class ProcessorSettings(Group):
         1000,
         ge=0,
         le=600_000,
-        description="behind, commits that take long or hold little are up to this far apart; 0: never further",
+        description="behind, commits that take long or hold little are up to this far apart; 0: never",
     )
     commit_when_caught_up: bool = Field(True, description="commit at once when nothing is left to read")
     commit_pause_milliseconds: int = Field(
