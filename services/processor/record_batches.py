@@ -85,6 +85,10 @@ class _Packed:
             records = LeanRecords(values, offsets, first.timestamp, partial(self._records_at, offsets))
             yield RecordBatch(records, offsets.stop, size_bytes)
             size_bytes = 0
+            if records.is_unpacked and offsets.stop < end:
+                # Who has asked for a record will ask again, and each time it goes from the beginning.
+                yield from self._full_pieces(offsets.stop - base, self.answer.again(self.where))
+                return
 
     def _records_at(self, offsets: range) -> list[Any]:
         base = self.batch.base_offset

@@ -565,6 +565,27 @@ async def test_a_value_does_not_cost_the_rest_of_its_record(kafka: Kafka, place:
         assert piece.records.is_unpacked
 
 
+async def test_who_asks_for_records_has_a_batch_unpacked_three_times_at_most(
+    kafka: Kafka, place: TopicPartition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_batches, "PIECE_RECORDS", 2)
+    async with producing(kafka) as producer:
+        await send(producer, place, some(21))
+    async with consuming(kafka, place, whole=True) as consumer:
+        fetched = (await consumer.getmany(place, timeout_ms=5_000))[place]
+    unpacked_again = []
+    again = RawRecords.again
+
+    def counted(self: RawRecords, where: slice) -> Any:
+        unpacked_again.append(where)
+        return again(self, where)
+
+    monkeypatch.setattr(RawRecords, "again", counted)
+    pieces = batches(fetched, lean=True)
+    assert [record.offset for piece in pieces for record in piece.records] == list(range(21))
+    assert len(unpacked_again) == 2
+
+
 async def test_a_wait_that_ends_by_itself_leaves_nothing_in_the_client(
     kafka: Kafka, place: TopicPartition
 ) -> None:
