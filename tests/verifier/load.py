@@ -27,6 +27,7 @@ from tests.verifier.records import LoadPlan, Outgoing, Records
 __all__ = ["Acknowledged", "BackgroundLoad", "LoadPlan", "load"]
 
 DELIVERY_TIMEOUT_SECONDS: Final = 120
+GIVE_UP_SECONDS: Final = 20
 PACE_SECONDS: Final = 0.005
 BUFFERED_RECORDS: Final = 20_000
 BUFFERED_KILOBYTES: Final = 65_536
@@ -104,6 +105,10 @@ class Sender:
         if left := self._producer.flush(DELIVERY_TIMEOUT_SECONDS + 10):
             raise TimeoutError(f"{left} records neither acknowledged nor failed")
 
+    def forget(self) -> None:
+        """Let go of everything that is not acknowledged; another thread may be waiting in `flush`."""
+        self._producer.purge()
+
     def _delivered(self, record: Outgoing, error: Any, _: Any) -> None:
         if error is None:
             self.acknowledged.add(record)
@@ -169,6 +174,10 @@ class BackgroundLoad:
         self._stopping.set()
         if error is None:
             self.stop()
+        else:
+            # What is not acknowledged by now is of no interest any more, and would be waited for.
+            self._sender.forget()
+            self._thread.join(GIVE_UP_SECONDS)
 
     @property
     def acknowledged(self) -> Acknowledged:
@@ -198,7 +207,11 @@ class BackgroundLoad:
                 raise self._error
             return True if self.acknowledged.records >= due else None
 
-        poll(look, timeout_seconds, lambda: f"{self.acknowledged.records} of {due} records acknowledged")
+        poll(look, timeout_seconds, lambda: self._missing(due))
+
+    def _missing(self, due: int) -> str:
+        failed = f", failed: {dict(self.acknowledged.failed)}" if self.acknowledged.failed else ""
+        return f"{self.acknowledged.records} of {due} records acknowledged{failed}"
 
     def _run(self) -> None:
         try:
