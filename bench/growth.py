@@ -221,11 +221,11 @@ class Growth:
         self._bench.topics(prefix, 6)
         with ExitStack() as stack:
             processor = self._processor(stack, prefix, "behavior,sensors")
-            time.sleep(SETTLE_SECONDS)
+            time.sleep(self._settle_seconds)
             yield {"what": "processor, both topologies, nothing comes", "cores": cores(processor, 30)}
             generator = stack.enter_context(self._bench.service("generator", prefix))
             wait(lambda: generator.get("/readyz")[0] == 200, START_SECONDS, "it is ready", generator)
-            time.sleep(SETTLE_SECONDS)
+            time.sleep(self._settle_seconds)
             before = processor.cpu_seconds()
             yield {"what": "generator, pace of the reference", "cores": cores(generator, 30)}
             yield {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -17,6 +17,7 @@ from hypothesis import settings
 from sandbox import Sandbox
 from shared import topics
 from tests import leftovers
+from tests.last_words import last_words
 from tests.verifier.polling import poll
 
 # A machine under load is no finding.
@@ -26,6 +27,18 @@ settings.load_profile("tandem")
 
 def pytest_asyncio_loop_factories(config: Any, item: Any) -> dict[str, Callable[[], Any]]:  # noqa: ARG001
     return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show beside a failure what was said by what the test used."""
+    report = yield
+    if report.failed and call.when == "call" and isinstance(item, pytest.Function):
+        for fixture in item.funcargs.values():
+            report.sections += last_words(fixture)
+    return report
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,10 +1,11 @@
 """One stack for the run of this tier: built once, and gone at its end."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from tests.containers.stack import Stack, engine_answers
+from tests.last_words import LOG_LINES, last_words
 from tests.verifier.broker import Broker
 
 # What stands in .env: settings of every kind, and some that are right outside the containers only.
@@ -23,22 +24,9 @@ SETTINGS = {
 }
 
 
-# Of each service, with a failure: what it said while the test waited for it.
-FAILURE_LOG_LINES = 60
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Function, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show beside a failure what the pair said: the containers are gone when somebody reads of it."""
-    report = yield
-    if report.failed and call.when == "call":
-        stacks = [value for value in item.funcargs.values() if isinstance(value, Stack)]
-        for one in stacks:
-            said = one.last_log_lines("generator", "processor", count=FAILURE_LOG_LINES)
-            report.sections.append(("the pair's last lines", said))
-    return report
+@last_words.register
+def _(fixture: Stack) -> list[tuple[str, str]]:
+    return [("the pair's last lines", fixture.last_log_lines("generator", "processor", count=LOG_LINES))]
 
 
 @pytest.fixture(scope="session")

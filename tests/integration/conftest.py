@@ -2,42 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from sandbox import Sandbox
 from tests.conftest import Kafka, create, create_topics
 from tests.integration.commands import StartTandem, Tandem, run_tandem, start_tandem
 from tests.integration.guarded import Guarded, guarded_broker
 from tests.verifier import Service, environment
 
 __all__ = ["Guarded", "Kafka", "create", "create_topics"]
-
-
-# Of each log, with a failure.
-FAILURE_LOG_LINES = 40
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Function, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show beside a failure what the test's services and its own broker said: both are gone by then."""
-    report = yield
-    if report.failed and call.when == "call":
-        logs = []
-        for value in item.funcargs.values():
-            if isinstance(value, Sandbox):
-                logs += [node.log_path for node in value.nodes]
-            elif isinstance(value, Path):
-                logs += sorted(value.glob("*.log"))
-        for log in logs:
-            if log.exists():
-                lines = log.read_text(errors="replace").splitlines()[-FAILURE_LOG_LINES:]
-                report.sections.append((f"the end of {log.name}", "\n".join(lines)))
-    return report
 
 
 @pytest.fixture
