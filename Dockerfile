@@ -30,12 +30,22 @@ RUN --mount=type=cache,target=/root/.cache/pip,sharing=locked \
     pip --python /build/backend/bin/python install --require-hashes --only-binary :all: \
         --requirement /build/requirements/backend.txt
 
+# The slim images have no C compiler. This one is a package, and stays in this stage.
+COPY requirements/compiler.txt /build/requirements/
+RUN --mount=type=cache,target=/root/.cache/pip,sharing=locked \
+    pip --python /build/backend/bin/python install --require-hashes --only-binary :all: \
+        --requirement /build/requirements/compiler.txt
+
 COPY pyproject.toml README.md LICENSE /build/
 COPY shared /build/shared
 COPY services /build/services
 RUN pip --python /build/backend/bin/python wheel --no-build-isolation --no-deps --no-index \
         --wheel-dir /build/wheels /build && \
     pip --python /opt/tandem/bin/python install --no-deps --no-index --no-cache-dir /build/wheels/*.whl
+
+# baseline: for every processor of this architecture, not for the one that builds the image.
+RUN /opt/tandem/bin/python -m services.processor.native.compile \
+        --compiler "/build/backend/bin/python -m ziglang cc -mcpu=baseline"
 
 # ---- what runs ---------------------------------------------------------------------------------------
 FROM ${PYTHON_IMAGE}

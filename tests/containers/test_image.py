@@ -31,11 +31,17 @@ def test_it_runs_as_a_numeric_user_that_is_not_root(stack: Stack) -> None:
 
 
 def test_it_holds_no_installer_and_no_compiler(stack: Stack) -> None:
-    tools = "pip pip3 uv cc gcc g++ c++ clang make ld as cargo rustc go"
+    tools = "pip pip3 uv cc zig gcc g++ c++ clang make ld as cargo rustc go"
     assert in_image(stack, "sh", "-c", f"for tool in {tools}; do command -v $tool || true; done") == ""
-    lookup = "from importlib.util import find_spec; print([m for m in ('pip', 'ensurepip') if find_spec(m)])"
+    modules = ("pip", "ensurepip", "ziglang")
+    lookup = f"from importlib.util import find_spec; print([m for m in {modules} if find_spec(m)])"
     for python in ("python", "/usr/local/bin/python3"):
         assert in_image(stack, python, "-c", lookup).strip() == "[]"
+
+
+def test_the_compiled_part_is_in_it_and_fits_its_source(stack: Stack) -> None:
+    lookup = "from services.processor.native.library import load, location; print(load(location()))"
+    assert "'/opt/tandem/" in in_image(stack, "python", "-c", lookup)
 
 
 def test_asserts_are_in_force_in_it(stack: Stack) -> None:
