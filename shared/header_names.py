@@ -31,6 +31,7 @@ _HEADER = struct.Struct(">qiibIhiqqqhii")
 _LENGTH, _LENGTH_AT = struct.Struct(">i"), 8
 _MAGIC, _MAGIC_AT = 2, 16
 _CRC, _CRC_AT = struct.Struct(">I"), 17
+_ATTRIBUTES, _ATTRIBUTES_AT = struct.Struct(">h"), 21
 _COUNT, _COUNT_AT = struct.Struct(">i"), 57
 # Where there is no wheel for the platform it is Python code, and the client's own is faster.
 _HAS_FAST_CHECKSUM = google_crc32c.implementation == "c"
@@ -99,6 +100,22 @@ class RawRecords:
             return False
         (count,) = _COUNT.unpack_from(self._answer, where.start + _COUNT_AT)
         return bool(0 < count == batch.last_offset_delta + 1)
+
+    def content(self, where: slice) -> tuple[bytes, int, int]:
+        """Return the records of the batch that stands there, decompressed: bytes, and where in them.
+
+        Raises:
+            CorruptRecordException: nobody knows how they are compressed.
+        """
+        (attributes,) = _ATTRIBUTES.unpack_from(self._answer, where.start + _ATTRIBUTES_AT)
+        begin = where.start + _HEADER.size
+        codec_number = attributes & _CODEC_BITS
+        if not codec_number:
+            return self._answer, begin, where.stop
+        if codec_number not in _DECOMPRESS:
+            raise CorruptRecordException(f"a batch is compressed in a way that is not known: {codec_number}")
+        data = bytes(_DECOMPRESS[codec_number](self._answer[begin : where.stop]))
+        return data, 0, len(data)
 
     def again(self, where: slice) -> Any:
         """Return the batch that stands there once more: the client's can be gone through only once."""

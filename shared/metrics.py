@@ -129,6 +129,7 @@ class ProcessorMetrics:
 
         self.records = counter("records", "Records behind a committed offset.")
         self.read_bytes = counter("read_bytes", "Their batches as fetched, compressed where they are.")
+        self.columnar_events = counter("columnar_events", "Events counted by columns, without objects.")
         self.written_bytes = counter(
             "written_bytes", "Keys, values and headers committed, changelog included."
         )

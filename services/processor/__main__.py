@@ -20,6 +20,7 @@ from services.processor.exactly_once import ExactlyOnce
 from services.processor.guarantee import Guarantee, Shared
 from services.processor.membership import Membership
 from services.processor.meters import show_limits
+from services.processor.native.library import UnusableError, installed
 from services.processor.observation import PartitionObserver, TopologyReport
 from services.processor.partition import Partition
 from services.processor.preflight import Layout
@@ -100,6 +101,9 @@ class Application:
         """
         names = [name for name in self._settings.topologies if name != NO_TOPOLOGY]
         topologies = [_load_topology(name, self._settings) for name in names]
+        library = installed()
+        if isinstance(library, UnusableError):
+            self._log.warning("slow_path", reason=f"without its compiled part: {library}")
         registry = new_registry(SERVICE)
         metrics = ProcessorMetrics(registry)
         show_limits(metrics, self._settings)

@@ -79,6 +79,7 @@ class PartitionMeter:
         labels = (place.topic, str(place.partition))
         self._records = metrics.records.labels(*labels)
         self._read_bytes = metrics.read_bytes.labels(*labels)
+        self._columnar = metrics.columnar_events.labels(*labels)
         self._written_bytes = metrics.written_bytes.labels(*labels)
         self._commits = metrics.commits.labels(*labels)
         self._commit_duration = metrics.commit_duration.labels(place.topic)
@@ -119,6 +120,7 @@ class PartitionMeter:
             self._latency.observe(max(now_ms - timestamp, 0.0) / 1000)
         self._records.inc(transaction.records)
         self._read_bytes.inc(transaction.read_bytes)
+        self._columnar.inc(transaction.columnar_events)
         self._written_bytes.inc(transaction.written_bytes)
         if self._behind_since is not None:
             self._behind_since = self._clock()

@@ -6,11 +6,14 @@ assignment, errors) stays the client's own. It was checked with one client versi
 `read_whole_batches` says so and leaves the public path in place, which `batches` turns into the same shape.
 
 A batch is unpacked when its turn comes, and in pieces. One fetch of compressed batches can hold ten times its
-size: unpacked as a whole it would be in nobody's cache by the time it is counted.
+size: unpacked as a whole it would be in nobody's cache by the time it is counted. Mostly it is not unpacked
+at all: the compiled part says where its values lie, and who needs more has it made then.
 """
 
 from __future__ import annotations
 
+import ctypes
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +26,8 @@ from aiokafka.consumer import fetcher
 from aiokafka.errors import KafkaError
 
 from services.processor.answer_reader import read_answers_whole
-from services.processor.records import LeanRecords, RecordBatch
+from services.processor.native.library import UnusableError, installed
+from services.processor.records import LeanRecords, Located, RecordBatch
 from shared.header_names import CHECKED_VERSION, RawRecords, replace_in_fetcher
 
 __all__ = ["CHECKED_VERSION", "batches", "read_whole_batches", "unpacked"]
@@ -32,10 +36,13 @@ _value = attrgetter("value")
 _READ_COMMITTED = fetcher.READ_COMMITTED
 # Records that are unpacked at a time: some 0.5 MB with all that is made of them.
 PIECE_RECORDS = 1_000
+# And where they are only located: twice what the batches of our generator hold.
+LOCATED_RECORDS = 2_400
+_LOG_APPEND_TIME = 1
 
 
 @dataclass(frozen=True, slots=True)
-class _Packed:
+class PackedBatch:
     """A batch as it was fetched, its checksum compared, not unpacked.
 
     Attributes:
@@ -66,8 +73,44 @@ class _Packed:
         """
         # Where the position lies inside the batch, records are left out: brokers answer with whole batches.
         if lean and self.start <= self.batch.base_offset and self.answer.is_dense(self.batch, self.where):
-            return self._lean_pieces()
+            library = installed()
+            return (
+                self._lean_pieces() if isinstance(library, UnusableError) else self._located_pieces(library)
+            )
         return self._full_pieces()
+
+    def _located_pieces(self, library: ctypes.CDLL) -> Iterator[RecordBatch]:
+        """Yield pieces of which nothing is unpacked; what is not plain, as `_full_pieces` does."""
+        base, end, size_bytes = self.batch.base_offset, self.next_offset, self.size_bytes
+        data, position, stop = self.answer.content(self.where)
+        appended = self.batch.max_timestamp if self.batch.timestamp_type == _LOG_APPEND_TIME else None
+        first_delta = ctypes.c_int64()
+        for at in range(base, end, LOCATED_RECORDS):
+            offsets = range(at, min(at + LOCATED_RECORDS, end))
+            starts, lengths = array("q", bytes(8 * len(offsets))), array("i", bytes(4 * len(offsets)))
+            position = library.tandem_locate(
+                data,
+                position,
+                stop,
+                at - base,
+                len(offsets),
+                starts.buffer_info()[0],
+                lengths.buffer_info()[0],
+                ctypes.addressof(first_delta),
+            )
+            if position < 0 or (offsets.stop == end and position != stop):
+                yield from self._full_pieces(at - base)
+                return
+            timestamp = self.batch.first_timestamp + first_delta.value if appended is None else appended
+            records = LeanRecords(
+                Located(data, starts, lengths), offsets, timestamp, partial(self._records_at, offsets)
+            )
+            yield RecordBatch(records, offsets.stop, size_bytes)
+            size_bytes = 0
+            if records.is_unpacked and offsets.stop < end:
+                # Who has asked for a record will ask again, and each time it goes from the beginning.
+                yield from self._full_pieces(offsets.stop - base)
+                return
 
     def _lean_pieces(self) -> Iterator[RecordBatch]:
         base, end, size_bytes = self.batch.base_offset, self.next_offset, self.size_bytes
@@ -120,7 +163,7 @@ class _WholeBatches(fetcher.PartitionRecords):  # type: ignore[misc]  # the clie
 
     next_fetch_offset: int
 
-    def _unpack_records(self) -> Iterator[_Packed | RecordBatch]:
+    def _unpack_records(self) -> Iterator[PackedBatch | RecordBatch]:
         records = self._records
         # One count for the answer: batches do not tell their size.
         size_bytes = records.size_in_bytes()
@@ -131,7 +174,7 @@ class _WholeBatches(fetcher.PartitionRecords):  # type: ignore[misc]  # the clie
             if self._skips(batch):
                 yield RecordBatch([], batch.next_offset, size_bytes)
             else:
-                yield _Packed(batch, records, where, start, batch.next_offset, size_bytes)
+                yield PackedBatch(batch, records, where, start, batch.next_offset, size_bytes)
             size_bytes = 0
 
     def _skips(self, batch: Any) -> bool:
@@ -165,7 +208,7 @@ def batches(fetched: list[Any], *, lean: bool = False) -> Iterator[RecordBatch]:
     Raises:
         CorruptRecordException: a batch can't be unpacked.
     """
-    if fetched and not isinstance(fetched[0], _Packed | RecordBatch):
+    if fetched and not isinstance(fetched[0], PackedBatch | RecordBatch):
         yield RecordBatch(fetched, fetched[-1].offset + 1)
         return
     fetched.reverse()

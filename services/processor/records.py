@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, overload
+from typing import Any, NamedTuple, Protocol, overload
 
 
 class Record(Protocol):
@@ -31,33 +32,69 @@ class Record(Protocol):
         """Return pairs of name (str) and value (bytes or None)."""
 
 
+class Located(NamedTuple):
+    """Where the values of consecutive records lie.
+
+    Attributes:
+        data: all of them, and whatever stands between.
+        starts: where each value begins in the data.
+        lengths: of each, in bytes; negative for null.
+    """
+
+    data: bytes
+    starts: array[int]
+    lengths: array[int]
+
+    def values(self) -> list[bytes | None]:
+        """Return each value."""
+        data = self.data
+        return [
+            data[start : start + length] if length >= 0 else None
+            for start, length in zip(self.starts, self.lengths, strict=True)
+        ]
+
+
 class LeanRecords(Sequence[Record]):
     """Consecutive records of which most need the values alone: the rest is unpacked when it is asked for.
 
     Args:
-        values: of all of them, in order.
+        values: of all of them, in order; or where they lie, and then each is made when one is asked for.
         offsets: likewise.
         first_timestamp: of the first one.
         unpack: makes the records.
     """
 
-    __slots__ = ("_found", "_unpack", "first_timestamp", "offsets", "values")
+    __slots__ = ("_found", "_part_of", "_unpack", "_values", "first_timestamp", "located", "offsets")
 
     def __init__(
         self,
-        values: Sequence[bytes | None],
+        values: Sequence[bytes | None] | Located,
         offsets: Sequence[int],
         first_timestamp: int,
         unpack: Callable[[], Sequence[Record]],
     ) -> None:
-        self.values = values
+        self.located: Located | None = None
+        self._values: Sequence[bytes | None] | None = None
+        if isinstance(values, Located):
+            self.located = values
+        else:
+            self._values = values
         self.offsets = offsets
         self.first_timestamp = first_timestamp
         self._unpack = unpack
         self._found: Sequence[Record] | None = None
+        self._part_of: tuple[LeanRecords, int] | None = None
 
     def __len__(self) -> int:
-        return len(self.values)
+        return len(self.offsets)
+
+    @property
+    def values(self) -> Sequence[bytes | None]:
+        """The value of each record."""
+        if self._values is None:
+            assert self.located is not None, "one of the two was given"
+            self._values = self.located.values()
+        return self._values
 
     @property
     def is_unpacked(self) -> bool:
@@ -81,6 +118,26 @@ class LeanRecords(Sequence[Record]):
         return LeanRecords(
             values, offsets, self.first_timestamp, lambda: [self._all()[index] for index in indexes]
         )
+
+    def part(self, start: int, end: int) -> LeanRecords:
+        """Return the records from `start` up to, not including, `end`; as `only` does."""
+        values: Sequence[bytes | None] | Located
+        if self.located is None:
+            values = self.values[start:end]
+        else:
+            data, starts, lengths = self.located
+            values = Located(data, starts[start:end], lengths[start:end])
+        # Of the whole, also where this is a part itself: a batch may be split record by record.
+        whole, first = self._part_of or (self, 0)
+        start, end = first + start, first + end
+        part = LeanRecords(
+            values,
+            whole.offsets[start:end],
+            self.first_timestamp,
+            lambda: whole._all()[start:end],  # noqa: SLF001 — one of its own kind
+        )
+        part._part_of = whole, start
+        return part
 
     def _all(self) -> Sequence[Record]:
         if self._found is None:
@@ -125,7 +182,15 @@ class RecordBatch:
     size_bytes: int = 0
 
     def split(self, count: int) -> tuple[RecordBatch, RecordBatch]:
-        """Return the first `count` records as a batch of their own, and the rest (neither is empty)."""
-        head, tail = self.records[:count], self.records[count:]
-        first = RecordBatch(head, head[-1].offset + 1, self.size_bytes)
+        """Return the first `count` records as a batch of their own, and the rest (neither is empty).
+
+        Lean ones keep the first timestamp of the whole: the rest is never taken for younger than it is.
+        """
+        head: Sequence[Record]
+        tail: Sequence[Record]
+        if isinstance(self.records, LeanRecords):
+            head, tail = self.records.part(0, count), self.records.part(count, len(self.records))
+        else:
+            head, tail = self.records[:count], self.records[count:]
+        first = RecordBatch(head, offsets_of(head)[-1] + 1, self.size_bytes)
         return first, RecordBatch(tail, self.next_offset)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Sequence
 
 import msgspec
 
@@ -16,13 +17,17 @@ class Window(msgspec.Struct, array_like=True):
     values: list[float] = []
     timestamps: list[float] = []
 
-    def add(self, value: float, timestamp: float, *, size: int) -> None:
-        """Take a reading in and let go of what is beyond `size`, also when the size was changed."""
-        self.values.append(value)
-        self.timestamps.append(timestamp)
+    def extend(self, values: Sequence[float], timestamps: Sequence[float], *, size: int) -> None:
+        """Take readings in, in order, and let go of what is beyond `size`, also when the size was changed."""
+        self.values += values
+        self.timestamps += timestamps
         if len(self.values) > size:
             del self.values[:-size]
             del self.timestamps[:-size]
+
+    def add(self, value: float, timestamp: float, *, size: int) -> None:
+        """Take one reading in."""
+        self.extend((value,), (timestamp,), size=size)
 
 
 class Summary(msgspec.Struct):

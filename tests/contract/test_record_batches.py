@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import aiokafka
 import pytest
@@ -24,6 +24,7 @@ from confluent_kafka.admin import (
 
 from services.processor import membership, record_batches, task
 from services.processor.answer_reader import AnswerReader
+from services.processor.native.library import UnusableError
 from services.processor.record_batches import CHECKED_VERSION, batches, read_whole_batches
 from services.processor.records import (
     LeanRecords,
@@ -42,7 +43,10 @@ Content = tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]
 # offset, timestamp, key, value, headers
 Flat = tuple[int, int, bytes | None, bytes | None, tuple[tuple[str, bytes | None], ...]]
 
-LEAN = pytest.mark.parametrize("lean", [True, False], ids=["values alone", "records"])
+# What is made of a batch: nothing yet, with the compiled part; the values alone, without it; or its records.
+Way = Literal["located", "values", "records"]
+EACH_WAY = pytest.mark.parametrize("way", get_args(Way))
+LEAN_WAYS = pytest.mark.parametrize("way", ["located", "values"])
 WAYS = pytest.mark.parametrize("whole", [True, False], ids=["whole batches", "the client's own"])
 POLL_MILLISECONDS = 100
 DEADLINE_SECONDS = 15.0
@@ -110,7 +114,7 @@ async def read(
     place: TopicPartition,
     *,
     whole: bool,
-    lean: bool = False,
+    way: Way = "records",
     offset: int = 0,
     **options: Any,
 ) -> tuple[list[RecordBatch], int]:
@@ -121,13 +125,20 @@ async def read(
         async with asyncio.timeout(DEADLINE_SECONDS):
             while await consumer.position(place) < end:
                 fetched = await consumer.getmany(place, timeout_ms=POLL_MILLISECONDS)
-                taken = list(batches(fetched.get(place, []), lean=lean))
+                taken = taken_out(fetched.get(place, []), way)
                 for batch in taken:
                     assert_parts_fit(batch)
                 found += taken
                 if whole and taken:
                     assert await consumer.position(place) == taken[-1].next_offset
         return found, await consumer.position(place)
+
+
+def taken_out(fetched: list[Any], way: Way) -> list[RecordBatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        if way == "values":
+            patch.setattr(record_batches, "installed", lambda: UnusableError("not in this test"))
+        return list(batches(fetched, lean=way != "records"))
 
 
 def assert_parts_fit(batch: RecordBatch) -> None:
@@ -152,13 +163,13 @@ def flat(found: Sequence[RecordBatch]) -> list[Flat]:
 async def read_both_ways(
     kafka: Kafka, place: TopicPartition, offset: int = 0, **options: Any
 ) -> list[RecordBatch]:
-    """Return what is read in whole batches, lean ones; it has to be what the client's own way gives."""
-    lean, lean_position = await read(kafka, place, whole=True, lean=True, offset=offset, **options)
-    full, full_position = await read(kafka, place, whole=True, offset=offset, **options)
+    """Return what is read in whole batches, located ones; it has to be what the client's own way gives."""
     theirs, their_position = await read(kafka, place, whole=False, offset=offset, **options)
-    assert flat(lean) == flat(full) == flat(theirs)
-    assert lean_position == full_position == their_position
-    return lean
+    found: dict[Way, list[RecordBatch]] = {}
+    for way in get_args(Way):
+        found[way], position = await read(kafka, place, whole=True, way=way, offset=offset, **options)
+        assert (flat(found[way]), position) == (flat(theirs), their_position)
+    return found["located"]
 
 
 def some(count: int, start: int = 0) -> list[Content]:
@@ -183,9 +194,9 @@ ANY_NAMES: list[tuple[bytes | None, bytes | None, list[tuple[bytes, bytes | None
 
 @pytest.mark.parametrize("compression", [None, "gzip", "snappy", "lz4", "zstd"])
 @pytest.mark.parametrize("offset", [0, 2, 5])
-@LEAN
+@EACH_WAY
 async def test_a_header_name_that_is_not_utf8_is_written_out_and_all_else_is_read_as_it_is(
-    kafka: Kafka, place: TopicPartition, compression: str | None, offset: int, lean: bool
+    kafka: Kafka, place: TopicPartition, compression: str | None, offset: int, way: Way
 ) -> None:
     async with producing(kafka) as producer:
         await send(producer, place, [(None, b"first", [])])
@@ -194,7 +205,7 @@ async def test_a_header_name_that_is_not_utf8_is_written_out_and_all_else_is_rea
     )
     async with producing(kafka) as producer:
         await send(producer, place, [(None, b"last", [])])
-    found, position = await read(kafka, place, whole=True, lean=lean, offset=offset)
+    found, position = await read(kafka, place, whole=True, way=way, offset=offset)
     expected = [
         (1 + number, FIRST_TIMESTAMP + number, key, value, names)
         for number, ((key, value, _), names) in enumerate(
@@ -218,9 +229,9 @@ async def test_a_header_name_that_is_not_utf8_is_written_out_and_all_else_is_rea
     assert (flat(tolerant), their_position) == (flat(found), position)
 
 
-@LEAN
+@EACH_WAY
 async def test_a_header_name_that_is_not_utf8_changes_nothing_about_transactions_and_append_times(
-    kafka: Kafka, prefix: str, lean: bool
+    kafka: Kafka, prefix: str, way: Way
 ) -> None:
     place = TopicPartition(f"{prefix}appended", 0)
     configs = {"message.timestamp.type": "LogAppendTime", "retention.ms": "-1"}
@@ -229,7 +240,7 @@ async def test_a_header_name_that_is_not_utf8_changes_nothing_about_transactions
         await transaction(producer, place, some(2), commit=False)
         await transaction(producer, place, some(2), commit=True)
     await send_any_names(kafka.bootstrap_servers, place.topic, place.partition, ANY_NAMES)
-    found, position = await read(kafka, place, whole=True, lean=lean)
+    found, position = await read(kafka, place, whole=True, way=way)
     tolerant, their_position = await read(kafka, place, whole=False, any_name=True)
     assert (flat(tolerant), their_position) == (flat(found), position)
     assert [one[0] for one in flat(found)] == [3, 4, 6, 7, 8, 9, 10]
@@ -321,6 +332,11 @@ async def test_a_position_in_the_middle_of_a_batch_leaves_out_what_is_before_it(
     assert [one[0] for one in flat(found)] == list(range(offset, 50))
 
 
+def cut(monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
+    monkeypatch.setattr(record_batches, "PIECE_RECORDS", piece)
+    monkeypatch.setattr(record_batches, "LOCATED_RECORDS", piece)
+
+
 @pytest.mark.parametrize("piece", [1, 7, 25, 26])
 @pytest.mark.parametrize("compression", [None, "lz4"])
 async def test_a_large_batch_is_unpacked_in_pieces_and_no_position_goes_back(
@@ -330,7 +346,7 @@ async def test_a_large_batch_is_unpacked_in_pieces_and_no_position_goes_back(
     compression: str | None,
     piece: int,
 ) -> None:
-    monkeypatch.setattr(record_batches, "PIECE_RECORDS", piece)
+    cut(monkeypatch, piece)
     async with producing(kafka, compression_type=compression) as producer:
         await send(producer, place, some(25))
         await send(producer, place, some(25, 25))
@@ -346,14 +362,14 @@ async def test_a_large_batch_is_unpacked_in_pieces_and_no_position_goes_back(
 
 
 @pytest.mark.parametrize("piece", [1, 2, 3, 100])
-@LEAN
+@EACH_WAY
 async def test_a_header_name_that_is_not_utf8_is_read_wherever_its_batch_is_cut(
-    kafka: Kafka, place: TopicPartition, monkeypatch: pytest.MonkeyPatch, piece: int, lean: bool
+    kafka: Kafka, place: TopicPartition, monkeypatch: pytest.MonkeyPatch, piece: int, way: Way
 ) -> None:
-    monkeypatch.setattr(record_batches, "PIECE_RECORDS", piece)
+    cut(monkeypatch, piece)
     await send_any_names(kafka.bootstrap_servers, place.topic, place.partition, ANY_NAMES)
     for offset in (0, 3):
-        found = await read(kafka, place, whole=True, lean=lean, offset=offset)
+        found = await read(kafka, place, whole=True, way=way, offset=offset)
         tolerant = await read(kafka, place, whole=False, any_name=True, offset=offset)
         assert (flat(found[0]), found[1]) == (flat(tolerant[0]), tolerant[1])
         assert [one[0] for one in flat(found[0])] == list(range(offset, 5))
@@ -541,7 +557,7 @@ async def test_a_compacted_batch_whose_last_record_is_gone_is_passed_as_a_whole(
         await send(producer, place, [(key, b"first", []) for key in (b"a", b"b", b"c")])
         found = await read_when_cleaned(kafka, place, producer)
     # The cleaner goes on behind this batch: only this batch can be compared.
-    ours, _ = await read(kafka, place, whole=True, lean=True)
+    ours, _ = await read(kafka, place, whole=True, way="located")
     assert not isinstance(ours[0].records, LeanRecords), "offsets with a gap are not counted through"
     assert [one for one in flat(ours) if one[0] < 3] == [one for one in flat(found) if one[0] < 3]
     assert [one.offset for one in ours[0].records] == [0, 1]
@@ -550,27 +566,35 @@ async def test_a_compacted_batch_whose_last_record_is_gone_is_passed_as_a_whole(
     assert flat(from_the_gap)[0][0] >= 3
 
 
-async def test_a_value_does_not_cost_the_rest_of_its_record(kafka: Kafka, place: TopicPartition) -> None:
-    async with producing(kafka, max_batch_size=2**20) as producer:
-        await send(producer, place, some(record_batches.PIECE_RECORDS * 2 + 5))
+@LEAN_WAYS
+async def test_a_value_does_not_cost_the_rest_of_its_record(
+    kafka: Kafka, place: TopicPartition, way: Way
+) -> None:
+    most = {"located": record_batches.LOCATED_RECORDS, "values": record_batches.PIECE_RECORDS}[way]
+    async with producing(kafka, max_batch_size=2**22) as producer:
+        await send(producer, place, [(b"k", b"v%d" % number, []) for number in range(most * 2 + 5)])
     async with consuming(kafka, place, whole=True) as consumer:
         fetched = (await consumer.getmany(place, timeout_ms=5_000))[place]
-    pieces = list(batches(fetched, lean=True))
-    assert [len(piece.records) for piece in pieces] == [record_batches.PIECE_RECORDS] * 2 + [5]
+    pieces = taken_out(fetched, way)
+    assert [len(piece.records) for piece in pieces] == [most] * 2 + [5]
     for piece in pieces:
         assert isinstance(piece.records, LeanRecords)
+        assert (piece.records.located is not None) == (way == "located")
         assert len(values_of(piece.records)) == len(offsets_of(piece.records))
         assert not piece.records.is_unpacked
         assert piece.records[-1].offset == piece.next_offset - 1
         assert piece.records.is_unpacked
 
 
+@LEAN_WAYS
 async def test_who_asks_for_records_has_a_batch_unpacked_three_times_at_most(
-    kafka: Kafka, place: TopicPartition, monkeypatch: pytest.MonkeyPatch
+    kafka: Kafka, place: TopicPartition, monkeypatch: pytest.MonkeyPatch, way: Way
 ) -> None:
-    monkeypatch.setattr(record_batches, "PIECE_RECORDS", 2)
+    cut(monkeypatch, 2)
+    if way == "values":
+        monkeypatch.setattr(record_batches, "installed", lambda: UnusableError("not in this test"))
     async with producing(kafka) as producer:
-        await send(producer, place, some(21))
+        await send(producer, place, [(b"k", b"v%d" % number, []) for number in range(21)])
     async with consuming(kafka, place, whole=True) as consumer:
         fetched = (await consumer.getmany(place, timeout_ms=5_000))[place]
     unpacked_again = []
@@ -583,7 +607,8 @@ async def test_who_asks_for_records_has_a_batch_unpacked_three_times_at_most(
     monkeypatch.setattr(RawRecords, "again", counted)
     pieces = batches(fetched, lean=True)
     assert [record.offset for piece in pieces for record in piece.records] == list(range(21))
-    assert len(unpacked_again) == 2
+    # The batch that the client made is unpacked as well, once.
+    assert len(unpacked_again) == {"located": 1, "values": 2}[way]
 
 
 async def test_a_wait_that_ends_by_itself_leaves_nothing_in_the_client(

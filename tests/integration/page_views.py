@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from services.processor.columns import Columns
 from services.processor.settings import ProcessorSettings
 from services.processor.state import State
 from services.processor.topology import Batch, Outputs, Place
@@ -69,3 +70,23 @@ class PageViews:
 
     def summarize(self, figures: Sequence[dict[str, Any]]) -> dict[str, Any]:
         return {"views": sum(one["views"] for one in figures)}
+
+
+class ColumnarPageViewsPartition(PageViewsPartition):
+    tokens = ()
+
+    def examine_columns(self, columns: Columns) -> bool:  # noqa: ARG002 — decoding has checked everything
+        return True
+
+    def process_columns(self, columns: Columns, outputs: Outputs) -> None:  # noqa: ARG002
+        groups = columns.groups("page")
+        start = 0
+        for page, end in zip(columns.texts("page", groups), groups.ends, strict=True):
+            self._views.put(page, (self._views.get(page) or 0) + end - start)
+            self._touched.add(page)
+            start = end
+
+
+class ColumnarPageViews(PageViews):
+    def open(self, place: Place, state: State) -> ColumnarPageViewsPartition:
+        return ColumnarPageViewsPartition(place, state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Callable
 
@@ -14,6 +15,8 @@ from tests.verifier import BackgroundLoad, LoadPlan, Service, load, verify, wait
 StartProcessor = Callable[..., Service]
 MakeTopics = Callable[..., None]
 FAULTY = "tests.integration.faulty_processor"
+COMPILED = "services.processor"
+UNCOMPILED = "tests.integration.uncompiled_processor"
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -43,6 +46,28 @@ def test_nothing_is_lost_or_doubled_when_the_processor_dies_in_a_transaction(
     assert report.ok, report.text
     assert report.counts["events"] > 5_000
     assert report.counts["dead letters"] == running.acknowledged.dead_letters > 0
+
+
+def test_without_its_compiled_part_it_says_so_and_goes_on_from_what_was_counted_with_it(
+    kafka: Kafka, prefix: str, start_processor: StartProcessor
+) -> None:
+    odd, plain = LoadPlan(seed=19, users=20_000, poison_rate=0.02, oddity_rate=0.05), LoadPlan(seed=20)
+    load(kafka.bootstrap_servers, prefix, odd, records=3_000)
+    for argv, is_slow in ((COMPILED, False), (UNCOMPILED, True), (COMPILED, False)):
+        processor = start_processor(argv=argv)
+        for plan in (plain, odd):
+            load(kafka.bootstrap_servers, prefix, plan, records=3_000)
+            wait_until_caught_up(kafka.bootstrap_servers, prefix, 60)
+        counted = re.findall(
+            r"^tandem_processor_columnar_events_total{.*} (\S+)$", processor.get("/metrics")[1], re.MULTILINE
+        )
+        assert any(map(float, counted)) is not is_slow
+        assert processor.terminate() == 0
+        reasons = [line for line in processor.lines() if '"slow_path"' in line]
+        assert len(reasons) == is_slow
+        assert all("services.processor.native.compile" in line for line in reasons)
+    report = verify(kafka.bootstrap_servers, prefix)
+    assert report.ok, report.text
 
 
 def test_a_restore_that_is_killed_again_and_again_ends_in_the_same_state(

@@ -61,6 +61,10 @@ def test_operators_see_bytes_queues_durations_and_the_process_itself(
     counted = scrape_at_work(processor, "tandem_processor_records_total")
     assert counted.total("tandem_processor_read_bytes_total") > 50 * RECORDS
     assert counted.total("tandem_processor_written_bytes_total") > 0
+    # A restart of the generator would begin anew; until then nothing of its streams goes one by one.
+    assert counted.total("tandem_processor_columnar_events_total") == counted.total(
+        "tandem_processor_events_total"
+    )
     assert counted.total("tandem_processor_topic_partitions") == 2 * 4
     assert counted.total("tandem_processor_assigned_partitions") == 2 * 4
     assert counted.total("tandem_processor_kafka_answers") == 2

@@ -32,11 +32,12 @@ def _topics(kafka: Kafka, prefix: str, make_topics: Callable[..., None]) -> None
     create(kafka.admin, new)
 
 
+@pytest.mark.parametrize("name", ["PageViews", "ColumnarPageViews"])
 def test_a_topology_by_dotted_path_comes_through_kill_9(
-    kafka: Kafka, prefix: str, start_processor: Callable[..., Service]
+    kafka: Kafka, prefix: str, start_processor: Callable[..., Service], name: str
 ) -> None:
     settings = {
-        "PROCESSOR_TOPOLOGIES": "tests.integration.page_views.PageViews",
+        "PROCESSOR_TOPOLOGIES": f"tests.integration.page_views.{name}",
         "PROCESSOR_COMMIT_EVERY_EVENTS": 50,
     }
     first = start_processor(**settings)
@@ -66,6 +67,10 @@ def test_a_topology_by_dotted_path_comes_through_kill_9(
 
     poll(all_counted, 60, lambda: f"counted {sum(latest().values())} of {EVENTS}")
     assert latest() == dict(expected)
+    metrics = first.get("/metrics")[1].splitlines()
+    by_columns = [one for one in metrics if one.startswith("tandem_processor_columnar_events_total{")]
+    assert by_columns
+    assert any(float(one.split()[-1]) for one in by_columns) == (name == "ColumnarPageViews")
     assert first.terminate() == 0
 
 

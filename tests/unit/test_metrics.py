@@ -116,9 +116,10 @@ def test_a_commit_counts_what_was_read_and_what_was_written(meters: Meters) -> N
     outputs = Outputs()
     outputs.publish("results", b"key", b"value", (("h", b"1"),))
     changelog: list[tuple[bytes, bytes | None]] = [(b"users/1", b"1"), (b"users/2", None)]
-    meters.partition.committed(Transaction(outputs, changelog, 4, 3, [(0, 3)], 1_000), 0.02, 500.0)
+    meters.partition.committed(Transaction(outputs, changelog, 4, 3, [(0, 3)], 1_000, 2), 0.02, 500.0)
     assert meters.of_partition("records_total") == 3
     assert meters.of_partition("read_bytes_total") == 1_000
+    assert meters.of_partition("columnar_events_total") == 2
     assert meters.of_partition("written_bytes_total") == len(b"keyvalueh1") + len(b"users/11users/2")
     assert meters.of_topic("latency_seconds_sum") == 0.5
     assert meters.of_topic("commit_duration_seconds_sum") == 0.02

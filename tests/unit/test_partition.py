@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.processor import partition as under_test
+from services.processor.columns import Columns, Reader
 from services.processor.continuity import MAX_SOURCES
 from services.processor.partition import Partition, Transaction
-from services.processor.records import RecordBatch
+from services.processor.records import RecordBatch, values_of
 from services.processor.settings import ProcessorSettings
-from services.processor.topologies.behavior import BehaviorTopology
+from services.processor.state import State
+from services.processor.topologies.behavior import BehaviorPartition, BehaviorTopology
 from services.processor.topologies.sensors import SensorTopology
-from services.processor.topology import OutputRecord, Place
+from services.processor.topology import Batch, OutputRecord, Outputs, Place
 from shared.changelog import FORMAT, OFFSET_KEY, OffsetRecord
+from shared.errors import RejectedError
 from shared.results import Alert, Progress, Purchase, SensorStats, SettingSince
+from tests.located import as_located
 from tests.verifier import SensorRules, oddities, poison
 from tests.verifier.contract import Record as KafkaRecord
 from tests.verifier.contract import Topology as TopologyName
@@ -38,6 +43,15 @@ PURCHASED_AT = "2023-11-14T22:13:20+05:30"
 
 TopologyType = type[BehaviorTopology] | type[SensorTopology]
 Fields = dict[str, Any]
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["by columns", "event by event"], autouse=True)
+def by_columns(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Run every test of this module both ways; each batch is tried."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(under_test, "_MOST_UNTRIED", 0)
+        patch.setattr(Engine, "by_columns", request.param)
+        yield
 
 
 @dataclass(frozen=True)
@@ -86,6 +100,9 @@ def offset_of(letter: OutputRecord) -> int:
 class Engine:
     """A partition of one topology; what it commits goes to `kafka`."""
 
+    # Whether records are handed over as the processor has them, or as the client's public way gives them.
+    by_columns: ClassVar[bool] = False
+
     def __init__(
         self, topology: TopologyType, kafka: Kafka | None = None, *, begin: int = 0, **changes: Any
     ) -> None:
@@ -122,9 +139,11 @@ class Engine:
         """Return what comes after a crash: what was not committed is forgotten."""
         return Engine(self.topology, self.kafka, **(self._settings.model_dump() | changes))
 
-    def process(self, records: Sequence[Read]) -> None:
+    def process(self, records: Sequence[Read], *, by_columns: bool | None = None) -> None:
         end = records[-1].offset + 1 if records else self.partition.next_offset
-        self.partition.process(RecordBatch(list(records), end))
+        is_located = self.by_columns if by_columns is None else by_columns
+        batch = as_located(records) if records and is_located else list(records)
+        self.partition.process(RecordBatch(batch, end))
 
     def commit(self) -> Transaction:
         transaction = self.partition.seal(NOW)
@@ -797,3 +816,186 @@ def test_a_dead_letter_too_large_for_its_topic_is_cut() -> None:
     engine.commit()
     (letter,) = engine.kafka.results["dead_letters"]
     assert letter.value == b"x" * 65_536
+
+
+# What is counted by columns, and what is not
+
+
+def click(seq: int, **changes: Any) -> Fields:
+    plain = {"user_id": seq % 5, "action": "click", "device": "mobile", "source": "a", "seq": seq}
+    return plain | changes
+
+
+def by_columns_of(engine: Engine) -> int:
+    return engine.commit().columnar_events
+
+
+def runs_of(events: st.SearchStrategy[Fields]) -> st.SearchStrategy[list[Read]]:
+    return st.lists(events, min_size=1, max_size=40).map(
+        lambda found: records([one | {"source": "a", "seq": seq} for seq, one in enumerate(found)])
+    )
+
+
+PIECES = st.lists(st.tuples(st.integers(1, 12), st.booleans(), st.booleans()), max_size=12)
+
+
+@pytest.mark.parametrize(
+    ("topology", "events"), [(BehaviorTopology, USER_EVENTS), (SensorTopology, READINGS)]
+)
+@given(data=st.data(), plan=PIECES, alert_mode=st.sampled_from(["transitions", "every_breach"]))
+def test_the_two_ways_come_to_the_same_also_in_turns(
+    topology: TopologyType,
+    events: st.SearchStrategy[Fields],
+    data: st.DataObject,
+    plan: list[tuple[int, bool, bool]],
+    alert_mode: Any,
+) -> None:
+    inputs = data.draw(runs_of(events))
+    changes = {"alert_mode": alert_mode, "window_size": 3}
+    whole: dict[bool, Kafka] = {}
+    for by_columns in (True, False):
+        engine = Engine(topology, **changes)
+        engine.process(inputs, by_columns=by_columns)
+        assert by_columns_of(engine) == (len(inputs) if by_columns else 0)
+        whole[by_columns] = engine.kafka
+    assert comparable(whole[True]) == comparable(whole[False])
+    engine = Engine(topology, **changes)
+    at = 0
+    for count, by_columns, restarts in plan:
+        engine.process(inputs[at : at + count], by_columns=by_columns)
+        at = min(at + count, len(inputs))
+        if restarts:
+            engine.commit()
+            engine = engine.reopen()
+    engine.process(inputs[at:], by_columns=True)
+    engine.commit()
+    assert comparable(engine.kafka) == comparable(whole[False])
+
+
+@pytest.mark.parametrize(
+    ("odd", "counted", "letters"),
+    [
+        ({"action": "purchase"}, 12, 1),  # Without a page and a time.
+        ({"action": "purchase", "page": "/", "timestamp": "yesterday"}, 12, 1),
+        ({"action": "purchase", "page": "x" * 2_049, "timestamp": PURCHASED_AT}, 12, 1),
+        ({"user_id": -1}, 12, 1),
+        ({"source": "other"}, 13, 0),
+        ({"seq": 7}, 12, 0),  # A duplicate.
+    ],
+)
+def test_one_odd_event_among_others_takes_its_batch_the_other_way(
+    odd: Fields, counted: int, letters: int
+) -> None:
+    engine = Engine(BehaviorTopology)
+    engine.process(records([click(seq) for seq in range(6)]))
+    assert by_columns_of(engine) == (6 if engine.by_columns else 0)
+    fresh = [click(seq) for seq in range(6, 12)]
+    fresh[3] = click(9) | odd
+    engine.process(records(fresh, 6))
+    assert by_columns_of(engine) == 0
+    engine.process(records([click(12)], 12))
+    engine.commit()
+    accounts = engine.partition.figures()["accounts"]
+    assert (accounts["events"], accounts["dead_letters"]) == (counted, letters)
+    assert accounts["events"] + accounts["dead_letters"] + accounts["duplicates"] == 13
+
+
+def test_numbers_that_were_counted_before_and_numbers_that_are_missing_go_the_other_way() -> None:
+    engine = Engine(BehaviorTopology)
+    for first_seq, due in ((0, 3), (1, 0), (3, 0), (9, 0), (12, 3)):
+        engine.process(records([click(first_seq + n) for n in range(3)], engine.partition.next_offset))
+        assert by_columns_of(engine) == (due if engine.by_columns else 0), first_seq
+    counts = engine.partition.figures()["accounts"]
+    assert (counts["events"], counts["duplicates"], counts["gaps"]) == (12, 3, 3)
+
+
+def test_a_batch_that_may_not_fit_the_state_goes_the_other_way() -> None:
+    engine = Engine(BehaviorTopology, state_max_keys=9)
+    engine.process(records([click(seq, user_id=1) for seq in range(4)]))
+    engine.process(records([click(4 + seq, user_id=1) for seq in range(5)], 4))
+    assert by_columns_of(engine) == (4 if engine.by_columns else 0)
+
+
+def test_full_validation_looks_at_every_field_of_every_event() -> None:
+    engine = Engine(BehaviorTopology, validation="full")
+    event = click(0, page="/", timestamp=PURCHASED_AT, ip="10.0.0.1")
+    engine.process(records([event]))
+    assert by_columns_of(engine) == 0
+    assert engine.partition.figures()["accounts"]["events"] == 1
+
+
+class OwnWay(BehaviorPartition):
+    """Counts the half of what its base counts, event by event; says nothing of columns."""
+
+    def process(self, batch: Batch[Any], outputs: Outputs) -> None:
+        super().process(batch.only([place for place in range(len(batch.events)) if place % 2]), outputs)
+
+
+class OwnTopology(BehaviorTopology):
+    def open(self, place: Place, state: State) -> BehaviorPartition:
+        return OwnWay(place, state, check_all=False)
+
+
+def test_a_subclass_with_a_way_of_its_own_is_not_passed_by() -> None:
+    engine = Engine(OwnTopology)
+    engine.process(records([click(seq) for seq in range(6)]))
+    assert by_columns_of(engine) == 0
+    assert engine.partition.figures()["results"]["total_events"] == 3
+
+
+def test_what_examining_columns_rejects_is_examined_event_by_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    def reject(_self: BehaviorPartition, _columns: Columns) -> bool:
+        raise RejectedError("not here", 0)
+
+    monkeypatch.setattr(BehaviorPartition, "examine_columns", reject)
+    engine = Engine(BehaviorTopology)
+    engine.process(records([click(seq) for seq in range(6)]))
+    assert by_columns_of(engine) == 0
+    assert engine.partition.figures()["accounts"]["events"] == 6
+
+
+def test_sensors_go_by_columns_with_full_validation_too() -> None:
+    engine = Engine(SensorTopology, validation="full")
+    one = {"sensor_id": "a", "value": 1.5, "timestamp": 1_700_000_000.1234567, "location": "server1"}
+    engine.process(records([one | {"source": "a", "seq": 0}]))
+    assert by_columns_of(engine) == (1 if engine.by_columns else 0)
+
+
+def test_a_batch_can_be_split_record_by_record_and_unpacked_all_the_same() -> None:
+    left = RecordBatch(as_located(records([click(seq) for seq in range(2_000)])), 2_000, 7)
+    heads = []
+    while len(left.records) > 1:
+        head, left = left.split(1)
+        heads.append(head)
+    assert [head.next_offset for head in heads] == list(range(1, 2_000))
+    assert (heads[0].size_bytes, heads[1].size_bytes) == (7, 0)
+    assert values_of(heads[1_500].records) == [json.dumps(click(1_500)).encode()]
+    assert [heads[1_998].records[0].offset, left.records[0].offset] == [1_998, 1_999]
+
+
+def test_columns_are_tried_ever_more_seldom_where_they_do_not_come_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Engine, "by_columns", True)
+    monkeypatch.setattr(under_test, "_MOST_UNTRIED", 4)
+    tried: list[bool] = []
+    read = Reader.read
+
+    def noted(self: Reader, *arguments: Any) -> Columns | None:
+        tried[-1] = True
+        return read(self, *arguments)
+
+    monkeypatch.setattr(Reader, "read", noted)
+    engine = Engine(BehaviorTopology)
+
+    def take(value: Fields) -> None:
+        tried.append(False)
+        engine.process(records([value], engine.partition.next_offset))
+
+    for seq in range(17):
+        take(click(seq, user_id=-1))
+    assert [number for number, was in enumerate(tried) if was] == [0, 2, 5, 10, 15]
+    tried.clear()
+    for seq in range(17, 23):
+        take(click(seq))
+    assert tried == [False, False, False, True, True, True]

@@ -27,11 +27,10 @@
 #define MOST_NESTED 32
 /* Members of an object whose place is remembered from one event to the next. */
 #define MOST_REMEMBERED 64
-/* Digits of a whole number that can't overflow. */
+/* Digits of a number that can't overflow. */
 #define MOST_DIGITS 18
-/* Up to here doubles hold every whole number, and every power of ten. */
-#define MOST_EXACT (INT64_C(1) << 53)
-#define MOST_DECIMALS 22
+/* Up to here doubles hold every whole number. */
+#define MOST_EXACT (UINT64_C(1) << 53)
 /* Of a number of 64 bits. */
 #define MOST_WRITTEN_DIGITS 20
 
@@ -66,12 +65,9 @@ static inline int same(at one, at other, int64_t length) {
     return 1;
 }
 
-/* The code of a choice that is missing. */
-#define NO_CHOICE 255
-
 enum kind { WHOLE = 0, NUMBER = 1, CHOICE = 2, TEXT = 3, TOKEN = 4 };
 
-/* One field of an event, and where its values go. Its twin is `_Column` in library.py. */
+/* One field of an event, and where its values go. Its twin is `Column` in library.py. */
 struct column {
     const uint8_t *name;
     int64_t name_length;
@@ -284,27 +280,69 @@ static at past_whole(at p, at end, int64_t *found) {
     return p;
 }
 
-static const double POWERS_OF_TEN[MOST_DECIMALS + 1] = {
-    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11,
-    1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+static const uint64_t POWERS_OF_TEN[MOST_DIGITS + 1] = {
+    UINT64_C(1),
+    UINT64_C(10),
+    UINT64_C(100),
+    UINT64_C(1000),
+    UINT64_C(10000),
+    UINT64_C(100000),
+    UINT64_C(1000000),
+    UINT64_C(10000000),
+    UINT64_C(100000000),
+    UINT64_C(1000000000),
+    UINT64_C(10000000000),
+    UINT64_C(100000000000),
+    UINT64_C(1000000000000),
+    UINT64_C(10000000000000),
+    UINT64_C(100000000000000),
+    UINT64_C(1000000000000000),
+    UINT64_C(10000000000000000),
+    UINT64_C(100000000000000000),
+    UINT64_C(1000000000000000000)};
 
-/* A number with or without decimals. Both parts of the division are exact, so its one rounding is right. */
+static double power_of_two(int exponent) {
+    uint64_t bits = (uint64_t)(1023 + exponent) << 52;
+    double power;
+    memcpy(&power, &bits, 8);
+    return power;
+}
+
+static int bits_of(uint64_t number) { return 64 - __builtin_clzll(number); }
+
+/* The double that is next to digits / 10^decimals; digits are not 0. */
+static double quotient(uint64_t digits, int64_t decimals) {
+    uint64_t divisor = POWERS_OF_TEN[decimals];
+    /* A double holds every power of ten up to 10^22. Where it holds the digits too there is one rounding, and it
+     * is the right one; so it is where there is nothing to be divided. */
+    if (digits <= MOST_EXACT || decimals == 0) return (double)digits / (double)divisor;
+    /* So far to the left that the quotient has 57 or 58 bits: more than a double has and the one it rounds by.
+     * What is left over counts as a bit behind them. */
+    int shift = 57 + bits_of(divisor) - bits_of(digits);
+    unsigned __int128 dividend = (unsigned __int128)digits << shift;
+    uint64_t found = (uint64_t)(dividend / divisor);
+    found |= dividend % divisor != 0;
+    return (double)found * power_of_two(-shift);
+}
+
+/* A number with or without decimals, of at most MOST_DIGITS digits. */
 static at past_number(at p, at end, double *found) {
     int64_t digits, decimals = 0;
     int is_negative = p < end && *p == '-';
-    p = past_digits(p + is_negative, end, &digits);
+    at begin = p += is_negative;
+    p = past_digits(p, end, &digits);
     if (p == NULL) return NULL;
     if (p < end && *p == '.') {
-        at begin = ++p;
+        at point = p++;
         while (is_digit(p, end)) {
-            if (digits > MOST_EXACT / 10 - 1) return NULL;
+            if (p - begin > MOST_DIGITS) return NULL;
             digits = digits * 10 + (*p++ - '0');
         }
-        decimals = p - begin;
-        if (decimals == 0 || decimals > MOST_DECIMALS) return NULL;
+        decimals = p - point - 1;
+        if (decimals == 0) return NULL;
     }
-    if (digits > MOST_EXACT || (is_negative && digits == 0)) return NULL;
-    double number = (double)digits / POWERS_OF_TEN[decimals];
+    if (is_negative && digits == 0) return NULL;
+    double number = digits == 0 ? 0.0 : quotient((uint64_t)digits, decimals);
     *found = is_negative ? -number : number;
     return p;
 }
@@ -481,7 +519,6 @@ int64_t tandem_read(const uint8_t *data, const int64_t *value_start, const int32
                 columns[one].missing++;
                 columns[one].is_run = 0;
                 columns[one].length[i] = 0;
-                if (columns[one].kind == CHOICE) columns[one].code[i] = NO_CHOICE;
             }
     }
     return count;
@@ -594,7 +631,7 @@ static int meets(int64_t demand, int64_t most_bytes, at token, int64_t length) {
     return memchr(token, '\\', (size_t)length) == NULL;
 }
 
-/* One part of a text: a stretch that is always the same, and then something of the event. */
+/* One part of a text: a stretch that is always the same, and then something of the event. Its twin is `Part`. */
 struct part {
     const uint8_t *text;
     int64_t text_length;
@@ -616,14 +653,17 @@ static int64_t write_digits(uint64_t number, uint8_t *out) {
 
 /* Write a text for each of `count` events into `out`, `last` behind its parts, and into `ends` where it ends.
  *
+ * They are given by their numbers among the `read` ones that the columns hold.
+ *
  * Returns how many were written: fewer than `count` where one has not what a part asks for, or `room` is out.
  */
-int64_t tandem_write(const uint8_t *data, const int32_t *events, int64_t count, int64_t first_number,
-                     const struct part *parts, int64_t part_count, const uint8_t *last, int64_t last_length,
-                     uint8_t *out, int64_t room, int64_t *ends) {
+int64_t tandem_write(const uint8_t *data, int64_t read, const int32_t *events, int64_t count,
+                     int64_t first_number, const struct part *parts, int64_t part_count, const uint8_t *last,
+                     int64_t last_length, uint8_t *out, int64_t room, int64_t *ends) {
     int64_t written = 0;
     for (int64_t i = 0; i < count; i++) {
         int64_t event = events[i];
+        if (event < 0 || event >= read) return i;
         for (int64_t one = 0; one < part_count; one++) {
             const struct part *part = &parts[one];
             int64_t length = part->column != NULL ? part->column->length[event] : MOST_WRITTEN_DIGITS;

@@ -100,7 +100,7 @@ def load(path: Path) -> ctypes.CDLL:
     library.tandem_gather.argtypes = (address, address, integer, address)
     library.tandem_gather.restype = None
     library.tandem_write.argtypes = (
-        data, address, integer, integer, address, integer, data, integer, address, integer, address,
+        data, integer, address, integer, integer, address, integer, data, integer, address, integer, address,
     )  # fmt: skip
     library.tandem_write.restype = integer
     return library

@@ -9,12 +9,14 @@ from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 
+from services.processor.columns import TIME, Columns, TextOf, plain_text
 from services.processor.settings import ProcessorSettings
 from services.processor.state import State
 from services.processor.topology import Batch, Outputs, Place
 from shared import topics
 from shared.errors import RejectedError
 from shared.events import (
+    MAX_PAGE_CHARACTERS,
     UNDECODABLE,
     Device,
     Page,
@@ -65,8 +67,19 @@ class Totals(msgspec.Struct):
 class BehaviorPartition:
     """The behaviour statistics of one partition."""
 
+    # Of purchases alone; what else a record holds is nobody's business.
+    tokens = ("page", "timestamp")
+
     def __init__(self, place: Place, state: State, *, check_all: bool) -> None:
         self._place = place
+        self._purchase_text = TextOf(
+            Purchase,
+            constants={"topic": place.topic, "partition": place.partition},
+            offset="offset",
+            # A page that has no more bytes has no more characters either.
+            demands={"page": plain_text(MAX_PAGE_CHARACTERS), "timestamp": TIME},
+        )
+        self._purchases: tuple[Sequence[bytes], Sequence[bytes]] = ((), ())
         self._ending = _ending_of(place)
         self._check_all = check_all
         self._users = state.key_set("users", int)
@@ -94,6 +107,28 @@ class BehaviorPartition:
         _add_up(totals.actions, Counter(examined.actions))
         _add_up(totals.devices, Counter([event.device for event in events]))
         self._publish(examined, outputs)
+
+    def examine_columns(self, columns: Columns) -> bool:
+        """Check what a purchase publishes."""
+        self._purchases = (), ()
+        indexes = columns.indexes("action", _PURCHASE)
+        values = columns.write(self._purchase_text, indexes)
+        if values is None:
+            return False
+        self._purchases = columns.tokens("user_id", indexes), values
+        return True
+
+    def process_columns(self, columns: Columns, outputs: Outputs) -> None:
+        """Count them, and publish the purchases."""
+        totals = self._totals.get("all") or Totals()
+        self._users.add(columns.whole("user_id"))
+        self._totals.put("all", totals)
+        totals.total_events += len(columns)
+        _add_up(totals.actions, columns.tally("action"))
+        _add_up(totals.devices, columns.tally("device"))
+        keys, values = self._purchases
+        outputs.publish_all(topics.PURCHASES, keys, values)
+        self._purchases = (), ()
 
     def seal(self, next_offset: int, updated_at: str, outputs: Outputs) -> None:
         """Publish the partition's statistics as they are now."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import Any, ClassVar
 
 import msgspec
 
 from services.processor import alerts
+from services.processor.columns import Columns
 from services.processor.settings import ProcessorSettings
 from services.processor.state import State
 from services.processor.topology import Batch, Outputs, Place
@@ -31,6 +33,8 @@ class SensorState(msgspec.Struct):
 class SensorPartition:
     """The sensors of one partition."""
 
+    tokens = ()
+
     def __init__(self, place: Place, state: State, settings: ProcessorSettings) -> None:
         self._place = place
         self._window_size = settings.window_size
@@ -46,7 +50,42 @@ class SensorPartition:
     def process(self, batch: Batch[SensorReading], outputs: Outputs) -> None:
         """Move the windows on and publish the alerts that change."""
         for reading, offset in zip(batch.events, batch.offsets, strict=True):
-            self._read(reading, offset, outputs)
+            sensor = self._sensor(reading.sensor_id)
+            sensor.window.add(reading.value, reading.timestamp, size=self._window_size)
+            sensor.offset = offset
+            for transition in self._watch(reading.sensor_id, reading.value, offset, sensor):
+                self._publish(reading, offset, transition, outputs)
+
+    def examine_columns(self, columns: Columns) -> bool:  # noqa: ARG002 — the contract's
+        """Reading has checked everything: all fields are used."""
+        return True
+
+    def process_columns(self, columns: Columns, outputs: Outputs) -> None:
+        """Move the windows on, sensor by sensor, and publish the alerts that change."""
+        groups = columns.groups("sensor_id")
+        order, first_offset = groups.order, columns.offsets[0]
+        values, timestamps = columns.number("value", groups), columns.number("timestamp", groups)
+        size = self._window_size
+        watched: list[tuple[int, float, float, str, SensorState]] = []
+        start = 0
+        for sensor_id, end in zip(columns.texts("sensor_id", groups), groups.ends, strict=True):
+            sensor = self._sensor(sensor_id)
+            sensor.window.extend(values[start:end], timestamps[start:end], size=size)
+            sensor.offset = first_offset + order[end - 1]
+            if sensor_id in self._thresholds or sensor.firing:
+                watched += [
+                    (order[place], values[place], timestamps[place], sensor_id, sensor)
+                    for place in range(start, end)
+                ]
+            start = end
+        # In the order of the readings, whoever's they are.
+        watched.sort(key=itemgetter(0))
+        for index, value, timestamp, sensor_id, sensor in watched:
+            offset = first_offset + index
+            for transition in self._watch(sensor_id, value, offset, sensor):
+                location = columns.text("location", index)
+                reading = SensorReading(sensor_id, value, timestamp, location)
+                self._publish(reading, offset, transition, outputs)
 
     def seal(self, next_offset: int, updated_at: str, outputs: Outputs) -> None:  # noqa: ARG002 — the contract's
         """Publish the window of every sensor that was read in this transaction, once it is full."""
@@ -66,32 +105,36 @@ class SensorPartition:
             "firing": sum(len(sensor.firing) for sensor in sensors),
         }
 
-    def _read(self, reading: SensorReading, offset: int, outputs: Outputs) -> None:
-        sensor = self._sensors.get(reading.sensor_id) or SensorState(Window())
-        # First of all: this raises where there is no room for a new sensor.
-        self._sensors.put(reading.sensor_id, sensor)
-        self._touched.add(reading.sensor_id)
-        sensor.window.add(reading.value, reading.timestamp, size=self._window_size)
-        sensor.offset = offset
-        thresholds = self._thresholds.get(reading.sensor_id, _NO_THRESHOLDS)
-        sensor.breaches += alerts.breaches(reading.value, thresholds)
-        for transition in self._transitions(reading, offset, sensor, thresholds):
-            outputs.publish(
-                topics.ALERTS, reading.sensor_id.encode(), self._alert(reading, offset, transition)
-            )
+    def _sensor(self, sensor_id: str) -> SensorState:
+        """Return a sensor that has a reading.
 
-    def _transitions(
-        self, reading: SensorReading, offset: int, sensor: SensorState, thresholds: alerts.Thresholds
+        Raises:
+            StateFullError: it is a new one, and there is no room for it.
+        """
+        sensor = self._sensors.get(sensor_id) or SensorState(Window())
+        self._sensors.put(sensor_id, sensor)
+        self._touched.add(sensor_id)
+        return sensor
+
+    def _watch(
+        self, sensor_id: str, value: float, offset: int, sensor: SensorState
     ) -> Iterator[alerts.Transition]:
+        thresholds = self._thresholds.get(sensor_id, _NO_THRESHOLDS)
         if thresholds is _NO_THRESHOLDS and not sensor.firing:
             return iter(())
+        sensor.breaches += alerts.breaches(value, thresholds)
         new_id: dict[Bound, str] = {
-            bound: f"{reading.sensor_id}:{bound}:{self._place.partition}:{offset}" for bound in alerts.BOUNDS
+            bound: f"{sensor_id}:{bound}:{self._place.partition}:{offset}" for bound in alerts.BOUNDS
         }
         if self._each_breach:
             sensor.firing.clear()  # This mode has no state: what fired under the other one is forgotten.
-            return alerts.each_breach(reading.value, new_id, thresholds)
-        return alerts.transitions(reading.value, new_id, sensor.firing, thresholds, self._hysteresis)
+            return alerts.each_breach(value, new_id, thresholds)
+        return alerts.transitions(value, new_id, sensor.firing, thresholds, self._hysteresis)
+
+    def _publish(
+        self, reading: SensorReading, offset: int, transition: alerts.Transition, outputs: Outputs
+    ) -> None:
+        outputs.publish(topics.ALERTS, reading.sensor_id.encode(), self._alert(reading, offset, transition))
 
     def _alert(self, reading: SensorReading, offset: int, transition: alerts.Transition) -> bytes:
         return encode(
