@@ -5,7 +5,9 @@ without the stage in question; the difference is the stage. Each is taken at its
 because what else a machine does only adds. Two drains from a real Kafka, those of `python -m bench.compare`,
 give the rest: a loop that only reads, and the processor with everything on.
 
-A floor is the least that a stage can do in Python with the libraries at hand, measured beside it.
+A floor is the least that a stage can do: JSON that is gone through and of which nothing is asked, users that
+are looked up and are all known. Beside it stands what the stage takes event by event, as without the compiled
+part or for a topology that does not count columns: every value an object, every event another one.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections import Counter, deque
+from array import array
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -29,7 +32,6 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
@@ -39,10 +41,14 @@ from bench.entries import ENTRIES, OURS
 from bench.running import BenchError, machine
 from sandbox import Sandbox
 from services.processor import partition as under_test
+from services.processor.columns import Reader, fields_of
+from services.processor.native.library import UnusableError, installed
+from services.processor.record_batches import PackedBatch
 from services.processor.records import LeanRecords, RecordBatch, values_of
 from services.processor.sending import BATCH_BYTES, batches_of
+from services.processor.topologies.behavior import BehaviorPartition
 from services.processor.topology import OutputRecord
-from shared.events import Action, Device, UserEventCounted, UserId, decoder
+from shared.events import UserEventCounted, decoder
 from shared.header_names import RawRecords
 
 BATCH_EVENTS = 1_200  # What 256 KiB hold.
@@ -54,21 +60,14 @@ RUN_SECONDS = 300.0
 _value = attrgetter("value")
 
 
-class _Counted(msgspec.Struct, gc=False):
-    """What the statistics need, without the accounts."""
-
-    user_id: UserId
-    action: Action
-    device: Device
-
-
 @dataclass(frozen=True)
 class Stage:
-    """One line: nanoseconds of CPU per event, and the least it could be where that was measured."""
+    """One line: nanoseconds of CPU per event by columns, the least of them, and the same event by event."""
 
     stage: str
     nanoseconds: int
     floor: int | None = None
+    event_by_event: int | None = None
 
 
 class Alone:
@@ -80,43 +79,78 @@ class Alone:
         self._rounds = rounds
         batches = made(events, BATCH_EVENTS)
         self._answers = [_answer(batch) for batch in batches]
-        self._batches = list(self._unpacked(self._answers))
         others = [RecordBatch([_without_purchase(one) for one in batch.records], 0) for batch in batches]
-        self._others = list(self._unpacked(map(_answer, others)))
+        other_answers = [_answer(batch) for batch in others]
+        # As the processor takes them: located; or the values alone, until somebody asks for more.
+        self._located = list(_pieces(self._answers))
+        self._values = list(_unpacked(self._answers))
+        self._others_located = list(_pieces(other_answers))
+        self._others_values = list(_unpacked(other_answers))
+        decode = decoder(UserEventCounted)
+        self._users = [
+            array("q", [decode(one or b"").user_id for one in values_of(batch.records)])
+            for batch in self._others_values
+        ]
+        self._known = set(chain.from_iterable(self._users))
 
     def stages(self) -> list[Stage]:
         """Measure them all."""
+        library = installed()
+        if isinstance(library, UnusableError):
+            raise BenchError(str(library))
         found = self._least(lambda: _drop(self._found()))
+        fields = fields_of(UserEventCounted, BehaviorPartition.tokens)
+        counted_fields = Reader(library, [one for one in fields if one.name not in ("source", "seq")])
+        all_fields = Reader(library, fields)
+        scanned = self._least(lambda: self._read(Reader(library, [])))
+        read_least = self._least(lambda: self._read(counted_fields))
+        read = self._least(lambda: self._read(all_fields))
+        counted = self._least(lambda: self._process(self._others_located))
+        columns = self._stages_from(self._located, counted)
         decode: Callable[[Any], Any] = decoder(UserEventCounted)
-        decode_least = decoder(_Counted)
-        decoded = self._least(lambda: [list(map(decode, values_of(one.records))) for one in self._others])
-        counted_unheard = self._least(lambda: self._process(self._others, heard=False))
-        counted = self._least(lambda: self._process(self._others))
-        processed = self._least(lambda: self._process(self._batches))
-        sealed = self._least(lambda: self._process(self._batches, seal=True))
-        packed = self._least(lambda: self._process(self._batches, seal=True, pack=True))
-        events = [list(map(decode, values_of(one.records))) for one in self._others]
-        floors = {
-            "records": self._least(lambda: _drop(map(_drop, self._found()))) - found,
-            "decode": self._least(
-                lambda: _drop(map(decode_least, chain.from_iterable(map(_values, self._others))))
-            ),
-            "count": self._least(lambda: _count(events)),
-        }
+        decoded = self._least(
+            lambda: [list(map(decode, values_of(one.records))) for one in self._others_values]
+        )
+        heard = self._least(lambda: self._process(self._others_values))
+        unheard = self._least(lambda: self._process(self._others_values, heard=False))
+        events = self._stages_from(self._values, heard)
+        unpacked = self._least(lambda: _drop(list(map(_value, one)) for one in self._found()))
         return [
             _stage("checksum", self._least(self._check) - found),
             _stage(
-                "records out of a batch",
-                self._least(lambda: _drop(list(map(_value, one)) for one in self._found())) - found,
-                floors["records"],
+                "values in a batch",
+                self._least(lambda: _drop(_pieces(self._answers))) - found,
+                unpacked - found,
             ),
-            _stage("decode, with source and number", decoded, floors["decode"]),
-            _stage("continuity", counted - counted_unheard, 0),
-            _stage("count", counted_unheard - decoded, floors["count"]),
-            _stage("purchases, one event in six", processed - counted),
-            _stage("totals, changelog", sealed - processed),
-            _stage("results into record batches", packed - sealed),
+            _stage("JSON: the counted fields", read_least, decoded, floor=scanned),
+            _stage("continuity: source and number", read - read_least, heard - unheard, floor=0),
+            _stage("count", counted - read, unheard - decoded, floor=self._least(self._look_up)),
+            *(
+                _stage(name, nanoseconds, other)
+                for (name, nanoseconds), other in zip(columns.items(), events.values(), strict=True)
+            ),
         ]
+
+    def _stages_from(self, batches: list[RecordBatch], counted: float) -> dict[str, float]:
+        processed = self._least(lambda: self._process(batches))
+        sealed = self._least(lambda: self._process(batches, seal=True))
+        packed = self._least(lambda: self._process(batches, seal=True, pack=True))
+        return {
+            "purchases, one event in six": processed - counted,
+            "totals, changelog": sealed - processed,
+            "results into record batches": packed - sealed,
+        }
+
+    def _look_up(self) -> None:
+        for users in self._users:
+            self._known.issuperset(users)
+
+    def _read(self, reader: Reader) -> None:
+        for batch in self._others_located:
+            records = batch.records
+            assert isinstance(records, LeanRecords), "they were located"
+            assert records.located is not None, "they were located"
+            assert reader.read(records.located, records.offsets) is not None, "they are plain"
 
     def _least(self, run: Callable[[], object]) -> float:
         spent = []
@@ -141,18 +175,6 @@ class Alone:
             while records.has_next():
                 records.next_located("the budget", check=True)
 
-    @staticmethod
-    def _unpacked(answers: Iterable[bytes]) -> Iterator[RecordBatch]:
-        for answer in answers:
-            records = RawRecords(answer)
-            batch, where = records.next_located("the budget", check=False)
-            offsets = range(batch.base_offset, batch.next_offset)
-            # As the processor takes it: the values alone, until somebody asks for more.
-            lean = LeanRecords(
-                list(map(_value, batch)), offsets, batch.first_timestamp, partial(_records, records, where)
-            )
-            yield RecordBatch(lean, offsets.stop)
-
     def _process(
         self, batches: list[RecordBatch], *, heard: bool = True, seal: bool = False, pack: bool = False
     ) -> None:
@@ -170,8 +192,34 @@ class Alone:
                         _drop(batches_of(self._producer, changes))
 
 
-def _stage(name: str, nanoseconds: float, floor: float | None = None) -> Stage:
-    return Stage(name, round(nanoseconds), None if floor is None else round(floor))
+def _stage(
+    name: str, nanoseconds: float, event_by_event: float | None = None, *, floor: float | None = None
+) -> Stage:
+    return Stage(
+        name,
+        round(nanoseconds),
+        None if floor is None else round(floor),
+        None if event_by_event is None else round(event_by_event),
+    )
+
+
+def _pieces(answers: Iterable[bytes]) -> Iterator[RecordBatch]:
+    for answer in answers:
+        records = RawRecords(answer)
+        batch, where = records.next_located("the budget", check=False)
+        packed = PackedBatch(batch, records, where, batch.base_offset, batch.next_offset, len(answer))
+        yield from packed.pieces(lean=True)
+
+
+def _unpacked(answers: Iterable[bytes]) -> Iterator[RecordBatch]:
+    for answer in answers:
+        records = RawRecords(answer)
+        batch, where = records.next_located("the budget", check=False)
+        offsets = range(batch.base_offset, batch.next_offset)
+        lean = LeanRecords(
+            list(map(_value, batch)), offsets, batch.first_timestamp, partial(_records, records, where)
+        )
+        yield RecordBatch(lean, offsets.stop)
 
 
 def _records(answer: RawRecords, where: slice) -> list[Any]:
@@ -180,20 +228,6 @@ def _records(answer: RawRecords, where: slice) -> list[Any]:
 
 def _drop(items: Iterable[object]) -> None:
     deque(items, maxlen=0)
-
-
-def _values(batch: RecordBatch) -> Iterator[Any]:
-    return iter(values_of(batch.records))
-
-
-def _count(batches: list[list[UserEventCounted]]) -> None:
-    actions: Counter[str] = Counter()
-    devices: Counter[str] = Counter()
-    users: set[int] = set()
-    for events in batches:
-        actions.update([event.action for event in events])
-        devices.update([event.device for event in events])
-        users.update([event.user_id for event in events])
 
 
 def _answer(batch: RecordBatch) -> bytes:
