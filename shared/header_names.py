@@ -109,12 +109,9 @@ class RawRecords:
         """
         (attributes,) = _ATTRIBUTES.unpack_from(self._answer, where.start + _ATTRIBUTES_AT)
         begin = where.start + _HEADER.size
-        codec_number = attributes & _CODEC_BITS
-        if not codec_number:
+        if not attributes & _CODEC_BITS:
             return self._answer, begin, where.stop
-        if codec_number not in _DECOMPRESS:
-            raise CorruptRecordException(f"a batch is compressed in a way that is not known: {codec_number}")
-        data = bytes(_DECOMPRESS[codec_number](self._answer[begin : where.stop]))
+        data = _decompressed(attributes, self._answer[begin : where.stop])
         return data, 0, len(data)
 
     def again(self, where: slice) -> Any:
@@ -191,7 +188,7 @@ def replace_in_fetcher(consumer: aiokafka.AIOKafkaConsumer, **classes: type[Any]
 def _unpack(batch: bytes) -> list[RereadRecord]:
     header = _HEADER.unpack_from(batch)
     base_offset, attributes, first_timestamp, max_timestamp, count = (header[i] for i in (0, 5, 7, 8, 12))
-    cursor = _Cursor(_DECOMPRESS[attributes & _CODEC_BITS](batch[_HEADER.size :]))
+    cursor = _Cursor(_decompressed(attributes, batch[_HEADER.size :]))
     appended = bool(attributes & _LOG_APPEND_TIME_BIT)
     found = []
     try:
@@ -209,6 +206,13 @@ def _unpack(batch: bytes) -> list[RereadRecord]:
     except IndexError as error:
         raise CorruptRecordException(f"the batch at offset {base_offset} ends within a record") from error
     return found
+
+
+def _decompressed(attributes: int, packed: bytes) -> bytes:
+    number = attributes & _CODEC_BITS
+    if number not in _DECOMPRESS:
+        raise CorruptRecordException(f"a batch is compressed in a way that is not known: {number}")
+    return bytes(_DECOMPRESS[number](packed))
 
 
 def _name(name: bytes | None) -> str:

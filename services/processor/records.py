@@ -129,15 +129,14 @@ class LeanRecords(Sequence[Record]):
             values = Located(data, starts[start:end], lengths[start:end])
         # Of the whole, also where this is a part itself: a batch may be split record by record.
         whole, first = self._part_of or (self, 0)
-        start, end = first + start, first + end
-        part = LeanRecords(
+        made = LeanRecords(
             values,
-            whole.offsets[start:end],
+            self.offsets[start:end],
             self.first_timestamp,
-            lambda: whole._all()[start:end],  # noqa: SLF001 — one of its own kind
+            lambda: whole._all()[first + start : first + end],  # noqa: SLF001 — one of its own kind
         )
-        part._part_of = whole, start
-        return part
+        made._part_of = whole, first + start
+        return made
 
     def _all(self) -> Sequence[Record]:
         if self._found is None:
@@ -160,6 +159,11 @@ def only(records: Sequence[Record], indexes: Sequence[int]) -> Sequence[Record]:
     if isinstance(records, LeanRecords):
         return records.only(indexes)
     return [records[index] for index in indexes]
+
+
+def part(records: Sequence[Record], start: int, end: int) -> Sequence[Record]:
+    """Return the records from `start` up to, not including, `end`."""
+    return records.part(start, end) if isinstance(records, LeanRecords) else records[start:end]
 
 
 def first_timestamp_of(records: Sequence[Record]) -> int:
@@ -186,11 +190,6 @@ class RecordBatch:
 
         Lean ones keep the first timestamp of the whole: the rest is never taken for younger than it is.
         """
-        head: Sequence[Record]
-        tail: Sequence[Record]
-        if isinstance(self.records, LeanRecords):
-            head, tail = self.records.part(0, count), self.records.part(count, len(self.records))
-        else:
-            head, tail = self.records[:count], self.records[count:]
+        head, tail = part(self.records, 0, count), part(self.records, count, len(self.records))
         first = RecordBatch(head, offsets_of(head)[-1] + 1, self.size_bytes)
         return first, RecordBatch(tail, self.next_offset)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from tests.integration.scraped import Scraped
 from tests.unit import operations_text
 from tests.verifier import Service
 from tests.verifier.polling import poll
@@ -12,21 +13,6 @@ from tests.verifier.polling import poll
 RECORDS = 2_000
 READY_SECONDS = 60
 WORK_SECONDS = 60
-
-
-class Scraped:
-    """The metrics of a service as they were at one moment."""
-
-    def __init__(self, service: Service) -> None:
-        status, self.text = service.get("/metrics")
-        assert status == 200
-        self.types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", self.text, re.MULTILINE))
-
-    def total(self, name: str) -> float:
-        """The sum over a metric's children."""
-        found = re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", self.text, re.MULTILINE)
-        assert found, f"no {name}"
-        return sum(map(float, found))
 
 
 def scrape_at_work(service: Service, name: str) -> Scraped:

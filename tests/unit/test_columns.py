@@ -48,6 +48,7 @@ from shared.events import (
     is_iso_8601,
 )
 from shared.results import Purchase
+from tests.located import located
 
 Raw = dict[str, str]
 Value = bytes | None
@@ -69,16 +70,6 @@ def library() -> ctypes.CDLL:
 def reader(event: Any, tokens: tuple[str, ...] | None = None) -> Reader:
     """One for all tests, as a process has it: what is left of one read must not show in another."""
     return Reader(library(), fields_of(event, TOKENS[event] if tokens is None else tokens))
-
-
-def located(values: Iterable[Value]) -> Located:
-    """Values with something between them that would go on with each."""
-    data, starts, lengths = b"", array("q"), array("i")
-    for value in values:
-        starts.append(len(data))
-        lengths.append(-1 if value is None else len(value))
-        data += (value or b"") + b'0"}'
-    return Located(data, starts, lengths)
 
 
 def read(values: Sequence[Value], event: Any = UserEventCounted) -> Columns | None:
@@ -1201,7 +1192,6 @@ def at_the_edge(what: str) -> int:
     return done.returncode
 
 
-@pytest.mark.skipif(sys.platform not in {"linux", "darwin"}, reason="pages are forbidden by mprotect")
 def test_nothing_is_touched_beyond_the_bytes_that_were_given() -> None:
     library()
     assert at_the_edge("walk") == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import msgspec
@@ -99,13 +99,11 @@ class BehaviorPartition:
         events = batch.events
         examined = self._read(batch)
         self._examined = _NOTHING
-        totals = self._totals.get("all") or Totals()
-        # First of all: this raises where there is no room for new users.
-        self._users.add([event.user_id for event in events])
-        self._totals.put("all", totals)
-        totals.total_events += len(events)
-        _add_up(totals.actions, Counter(examined.actions))
-        _add_up(totals.devices, Counter([event.device for event in events]))
+        self._count(
+            [event.user_id for event in events],
+            Counter(examined.actions),
+            Counter([event.device for event in events]),
+        )
         self._publish(examined, outputs)
 
     def examine_columns(self, columns: Columns) -> bool:
@@ -120,12 +118,7 @@ class BehaviorPartition:
 
     def process_columns(self, columns: Columns, outputs: Outputs) -> None:
         """Count them, and publish the purchases."""
-        totals = self._totals.get("all") or Totals()
-        self._users.add(columns.whole("user_id"))
-        self._totals.put("all", totals)
-        totals.total_events += len(columns)
-        _add_up(totals.actions, columns.tally("action"))
-        _add_up(totals.devices, columns.tally("device"))
+        self._count(columns.whole("user_id"), columns.tally("action"), columns.tally("device"))
         keys, values = self._purchases
         outputs.publish_all(topics.PURCHASES, keys, values)
         self._purchases = (), ()
@@ -153,6 +146,16 @@ class BehaviorPartition:
             "actions": dict(totals.actions),
             "devices": dict(totals.devices),
         }
+
+    def _count(self, users: Collection[int], actions: dict[str, int], devices: dict[str, int]) -> None:
+        """Count events: the user of each, and how many there are of each action and device."""
+        totals = self._totals.get("all") or Totals()
+        # First of all: this raises where there is no room for new users.
+        self._users.add(users)
+        self._totals.put("all", totals)
+        totals.total_events += len(users)
+        _add_up(totals.actions, actions)
+        _add_up(totals.devices, devices)
 
     def _read(self, batch: Batch[UserEventCounted]) -> _Examined:
         """Return what is done where and the purchases among it.

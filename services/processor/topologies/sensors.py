@@ -72,7 +72,7 @@ class SensorPartition:
             sensor = self._sensor(sensor_id)
             sensor.window.extend(values[start:end], timestamps[start:end], size=size)
             sensor.offset = first_offset + order[end - 1]
-            if sensor_id in self._thresholds or sensor.firing:
+            if self._is_watched(sensor_id, sensor):
                 watched += [
                     (order[place], values[place], timestamps[place], sensor_id, sensor)
                     for place in range(start, end)
@@ -116,12 +116,15 @@ class SensorPartition:
         self._touched.add(sensor_id)
         return sensor
 
+    def _is_watched(self, sensor_id: str, sensor: SensorState) -> bool:
+        return sensor_id in self._thresholds or bool(sensor.firing)
+
     def _watch(
         self, sensor_id: str, value: float, offset: int, sensor: SensorState
     ) -> Iterator[alerts.Transition]:
-        thresholds = self._thresholds.get(sensor_id, _NO_THRESHOLDS)
-        if thresholds is _NO_THRESHOLDS and not sensor.firing:
+        if not self._is_watched(sensor_id, sensor):
             return iter(())
+        thresholds = self._thresholds.get(sensor_id, _NO_THRESHOLDS)
         sensor.breaches += alerts.breaches(value, thresholds)
         new_id: dict[Bound, str] = {
             bound: f"{sensor_id}:{bound}:{self._place.partition}:{offset}" for bound in alerts.BOUNDS
