@@ -101,7 +101,8 @@ class Application:
         """
         names = [name for name in self._settings.topologies if name != NO_TOPOLOGY]
         topologies = [_load_topology(name, self._settings) for name in names]
-        library = installed()
+        # A process that only delivers counts nothing.
+        library = installed() if topologies else None
         if isinstance(library, UnusableError):
             self._log.warning("slow_path", reason=f"without its compiled part: {library}")
         registry = new_registry(SERVICE)
