@@ -28,9 +28,9 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from bench import report
 from bench.entries import ENTRIES, OURS, Entry
-from bench.environments import ROOT, NotInstalledError, say
+from bench.environments import NotInstalledError, say
 from bench.report import Run
-from bench.running import Bench, BenchError, Process, broker, machine, run_peer, stamp, wait
+from bench.running import Bench, BenchError, Process, broker, machine, stamp, wait
 from sandbox import SandboxError
 
 PREFIX = "compare."
@@ -108,7 +108,11 @@ class Compare:
             BenchError: it did not end, or its counts are wrong: there is no figure.
         """
         self._runs += 1
-        measured = self._ours() if entry.name == OURS else self._peer(entry)
+        measured = (
+            self._ours()
+            if entry.name == OURS
+            else self._bench.peer(entry, PREFIX, TOPIC, self.truth.records, seconds=self._run_seconds)
+        )
         if measured["records"] != self.truth.records:
             raise BenchError(f"{entry.name} saw {measured['records']} of {self.truth.records} records")
         if entry.counts and (wrong := self.truth.differs(measured["counts"])):
@@ -120,22 +124,6 @@ class Compare:
             measured["seconds"],
             measured["cpu_seconds"],
             measured["peak_mebibytes"],
-        )
-
-    def _peer(self, entry: Entry) -> dict[str, Any]:
-        given = {
-            "BENCH_SERVERS": self._servers,
-            "BENCH_TOPIC": TOPIC,
-            "BENCH_GROUP": f"{PREFIX}peer-{self._runs}",
-            "BENCH_EVENTS": str(self.truth.records),
-            "PYTHONPATH": str(ROOT),
-        }
-        return run_peer(
-            entry.name,
-            entry.command(),
-            environment=self._bench.environment(PREFIX) | given | dict(entry.environment),
-            log=self._folder / f"{entry.name}-{self._runs}.log",
-            seconds=self._run_seconds,
         )
 
     def _ours(self) -> dict[str, Any]:

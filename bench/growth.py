@@ -20,6 +20,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, TopicPartition
 
+from bench.entries import ENTRIES
 from bench.running import (
     START_SECONDS,
     Bench,
@@ -33,6 +34,7 @@ from bench.running import (
 )
 from sandbox import Sandbox
 from shared.presets import PRESETS
+from shared.topics import SENSOR_DATA
 
 Rows = Iterator[dict[str, Any]]
 PARTITIONS = (1, 6, 12, 48, 100, 200)
@@ -50,6 +52,8 @@ SETTLE_SECONDS = 10.0
 BIN_MILLISECONDS = 10
 # A drain is looked at until this much of it is done: then some partitions run dry.
 MOST = 0.8
+STOCK_DRAIN = "aiokafka-drain"
+PEER_SECONDS = 300.0
 QUICK_EVENTS = 20_000
 QUICK_SECONDS = 4
 QUICK_IDLE_SECONDS = 1.0
@@ -131,17 +135,29 @@ class Growth:
             yield {"users": count, **shown(drained), **restored}
 
     def sensors(self) -> Rows:
-        """Drains of readings of so many sensors, and the restore."""
+        """Drains of readings of so many sensors, beside the stock client's of the same, and the restore."""
         for count in SENSORS:
             prefix = f"sensors{count}."
             names = self._folder / f"sensors-{count}"
             names.write_text(",".join(f"sensor-{number}" for number in range(count)))
             self._bench.topics(prefix, USUAL_PARTITIONS)
             self._bench.fill(prefix, self._events, stream="sensors", GENERATOR_SENSORS_FILE=names)
+            # Before and after: a machine whose speed drifts is not to favour either.
+            before = self._stock_drain(prefix)
             drained = self._bench.drain(prefix, self._events, topology="sensors")
+            stock = (before + self._stock_drain(prefix)) / 2
             restored = self._restored(prefix, "sensors")
             self._bench.verified(prefix)
-            yield {"sensors": count, **shown(drained), **restored}
+            times = round(drained["events_per_second"] / stock, 2)
+            yield {"sensors": count, **shown(drained), "times_the_stock_drain": times, **restored}
+
+    def _stock_drain(self, prefix: str) -> float:
+        """Return how many readings a second the stock client reads, and does nothing with."""
+        topic = f"{prefix}{SENSOR_DATA}"
+        read = self._bench.peer(ENTRIES[STOCK_DRAIN], prefix, topic, self._events, seconds=PEER_SECONDS)
+        if read["records"] != self._events:
+            raise BenchError(f"the stock client read {read['records']} of {self._events} readings")
+        return float(read["records"] / read["seconds"])
 
     def _restored(self, prefix: str, topology: str) -> dict[str, Any]:
         with ExitStack() as stack:

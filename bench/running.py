@@ -24,6 +24,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from bench.entries import Entry
 from sandbox import Sandbox
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -309,6 +310,35 @@ class Bench:
             "peak_rss_mebibytes": round(processor.peak_mebibytes()),
             "written_bytes_per_event": round(sum(map(float, written)) / counted, 1),
         }
+
+    def peer(self, entry: Entry, prefix: str, topic: str, events: int, *, seconds: float) -> dict[str, Any]:
+        """Let a peer read so many events of a topic; return its figures.
+
+        Args:
+            entry: of the peer.
+            prefix: of the topics.
+            topic: full name.
+            events: how many it has.
+            seconds: how long that may take.
+
+        Raises:
+            BenchError: it has no figures.
+        """
+        self._started += 1
+        given = {
+            "BENCH_SERVERS": self._servers,
+            "BENCH_TOPIC": topic,
+            "BENCH_GROUP": f"{prefix}peer-{self._started}",
+            "BENCH_EVENTS": str(events),
+            "PYTHONPATH": str(ROOT),
+        }
+        return run_peer(
+            entry.name,
+            entry.command(),
+            environment=self.environment(prefix) | given | dict(entry.environment),
+            log=self._folder / f"{entry.name}-{self._started}.log",
+            seconds=seconds,
+        )
 
     def latency(self, prefix: str, rate: int, seconds: int, **settings: object) -> dict[str, Any]:
         """Measure record timestamp to commit at a set rate, the warm-up of the broker's JVM apart."""

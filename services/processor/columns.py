@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import msgspec
 from msgspec import UNSET, inspect
 
-from services.processor.native.library import Column, Part, installed
+from services.processor.native.library import Column, Part, Texts, address_of, installed
 from services.processor.records import Located
 from services.processor.topology import Outputs
 
@@ -131,6 +131,11 @@ class Columns:
         return len(self.offsets)
 
     @property
+    def library(self) -> ctypes.CDLL:
+        """The compiled part that has read them: see `native.library`."""
+        return self._reader.library
+
+    @property
     def run(self) -> tuple[Any, Any] | None:
         """Source and first number of one source with consecutive numbers; UNSET twice without; else None."""
         source, seq = map(self._reader.column, _ACCOUNTS)
@@ -158,6 +163,10 @@ class Columns:
         """Return which events have the same text in this field."""
         return self._reader.groups(self._located.data, name, len(self))
 
+    def numbers(self, name: str) -> array[float]:
+        """Return the values of a field of numbers, in the order of the events."""
+        return self._reader.numbers(name)[: len(self)]
+
     def number(self, name: str, groups: Groups) -> list[float]:
         """Return the values of a field of numbers, in the order of the groups."""
         return self._reader.gather(name, groups)
@@ -175,11 +184,40 @@ class Columns:
         start = starts[index]
         return self._located.data[start + 1 : start + lengths[index] - 1].decode()
 
+    def find(self, name: str, texts: Texts) -> tuple[array[int], int]:
+        """Return the row of each event by its text, -1 for one that is not known, and how many those are."""
+        starts, lengths = self._reader.places(name)
+        rows = array("i", bytes(4 * len(self)))
+        unknown = self.library.tandem_find(
+            self._located.data,
+            address_of(starts),
+            address_of(lengths),
+            len(self),
+            ctypes.addressof(texts),
+            address_of(rows),
+        )
+        return rows, unknown
+
+    def marked(self, rows: array[int], mark: array[int]) -> array[int]:
+        """Return which events are of a row that is marked.
+
+        Args:
+            rows: of each event.
+            mark: by row, a byte that is not 0 ("B").
+        """
+        events = array("i", bytes(4 * len(rows)))
+        found = self.library.tandem_marked(address_of(rows), len(rows), address_of(mark), address_of(events))
+        return events[:found]
+
+    def last(self, rows: array[int], offsets: array[int]) -> None:
+        """Put the offset of the last event of each row into `offsets`, by row ("q")."""
+        self.library.tandem_number(address_of(rows), len(rows), self.offsets[0], address_of(offsets))
+
     def write(self, text: TextOf, indexes: array[int]) -> list[bytes] | None:
         """Return a text for each of these events, or None where one has not what is demanded."""
         return self._reader.write(self._located, text, indexes, self.offsets)
 
-    def tokens(self, name: str, indexes: array[int]) -> list[bytes]:
+    def tokens(self, name: str, indexes: Sequence[int]) -> list[bytes]:
         """Return a field of these events as it stands in their JSON, quotes and all."""
         data = self._located.data
         starts, lengths = self._reader.places(name)
@@ -216,7 +254,7 @@ class Reader:
     """
 
     def __init__(self, library: ctypes.CDLL, fields: Sequence[Field]) -> None:
-        self._library = library
+        self.library = library
         self._fields = {one.name: (number, one) for number, one in enumerate(fields)}
         self._columns = (Column * len(fields))()
         self._room = 0
@@ -238,11 +276,11 @@ class Reader:
         if count > self._room:
             self._make_room(count)
         for tally in self._tallies.values():
-            ctypes.memset(_address(tally), 0, len(tally) * tally.itemsize)
-        read = self._library.tandem_read(
+            ctypes.memset(address_of(tally), 0, len(tally) * tally.itemsize)
+        read = self.library.tandem_read(
             located.data,
-            _address(located.starts),
-            _address(located.lengths),
+            address_of(located.starts),
+            address_of(located.lengths),
             count,
             self._columns,
             len(self._columns),
@@ -257,6 +295,10 @@ class Reader:
         """Return the values of a field of whole numbers, and room behind them."""
         return self._whole[name]
 
+    def numbers(self, name: str) -> array[float]:
+        """Return the values of a field of numbers, and room behind them."""
+        return self._numbers[name]
+
     def places(self, name: str) -> tuple[array[int], array[int]]:
         """Return where a field's tokens begin, and how long they are; and room behind them."""
         return self._places[name]
@@ -269,8 +311,8 @@ class Reader:
     def select(self, name: str, choice: str, count: int) -> array[int]:
         """Return which of the first `count` events have this choice."""
         code = self._fields[name][1].choices.index(choice)
-        found = self._library.tandem_select(
-            _address(self._codes[name]), count, code, _address(self._selected)
+        found = self.library.tandem_select(
+            address_of(self._codes[name]), count, code, address_of(self._selected)
         )
         return self._selected[:found]
 
@@ -280,16 +322,16 @@ class Reader:
         size = 1 << (2 * count).bit_length()
         table, group = array("i", bytes(4 * size)), array("i", bytes(4 * count))
         order, ends = array("i", bytes(4 * count)), array("i", bytes(4 * count))
-        found = self._library.tandem_group(
+        found = self.library.tandem_group(
             data,
-            _address(starts),
-            _address(lengths),
+            address_of(starts),
+            address_of(lengths),
             count,
-            _address(table),
+            address_of(table),
             size,
-            _address(group),
-            _address(order),
-            _address(ends),
+            address_of(group),
+            address_of(order),
+            address_of(ends),
         )
         return Groups(order, ends[:found])
 
@@ -297,8 +339,8 @@ class Reader:
         """Return the values of a field of numbers, in the order of the groups."""
         count = len(groups.order)
         found = array("d", bytes(8 * count))
-        self._library.tandem_gather(
-            _address(self._numbers[name]), _address(groups.order), count, _address(found)
+        self.library.tandem_gather(
+            address_of(self._numbers[name]), address_of(groups.order), count, address_of(found)
         )
         return found.tolist()
 
@@ -318,10 +360,10 @@ class Reader:
             self._written = bytearray(room)
         out = ctypes.addressof(ctypes.c_char.from_buffer(self._written))
         ends = array("q", bytes(8 * count))
-        written = self._library.tandem_write(
+        written = self.library.tandem_write(
             located.data,
             len(offsets),
-            _address(indexes),
+            address_of(indexes),
             count,
             offsets[0],
             template.parts,
@@ -330,7 +372,7 @@ class Reader:
             len(template.last),
             out,
             len(self._written),
-            _address(ends),
+            address_of(ends),
         )
         if written < count:
             return None
@@ -390,7 +432,7 @@ class Reader:
             column.choices = len(choices)
             column.choice, column.choice_length = ctypes.addressof(texts), ctypes.addressof(lengths)
             self._tallies[one.name] = tally = array("q", bytes(8 * len(choices)))
-            column.tally = _address(tally)
+            column.tally = address_of(tally)
             self._kept += [choices, texts, lengths]
 
     def _make_room(self, count: int) -> None:
@@ -400,16 +442,16 @@ class Reader:
             column = self._columns[number]
             starts, lengths = array("q", bytes(8 * count)), array("i", bytes(4 * count))
             self._places[name] = starts, lengths
-            column.start, column.length = _address(starts), _address(lengths)
+            column.start, column.length = address_of(starts), address_of(lengths)
             if one.kind == _WHOLE:
                 self._whole[name] = whole = array("q", bytes(8 * count))
-                column.whole = _address(whole)
+                column.whole = address_of(whole)
             elif one.kind == _NUMBER:
                 self._numbers[name] = numbers = array("d", bytes(8 * count))
-                column.number = _address(numbers)
+                column.number = address_of(numbers)
             elif one.kind == _CHOICE:
                 self._codes[name] = codes = array("B", bytes(count))
-                column.code = _address(codes)
+                column.code = address_of(codes)
 
 
 @cache
@@ -485,7 +527,3 @@ def _plain(text: object) -> str:
     if not isinstance(text, str) or not text.isascii() or not text.isprintable() or set(text) & {'"', "\\"}:
         raise NotPlainError(f"{text!r}: not a text that stands in JSON as it is")
     return text
-
-
-def _address(numbers: array[Any]) -> int:
-    return numbers.buffer_info()[0]

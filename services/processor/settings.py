@@ -111,7 +111,7 @@ class ProcessorSettings(Group):
     )
 
     commit_every_events: int = Field(
-        50_000, ge=0, le=10_000_000, description="no transaction holds more records; 0: no bound by number"
+        100_000, ge=0, le=10_000_000, description="no transaction holds more records; 0: no bound by number"
     )
     commit_every_milliseconds: int = Field(100, ge=0, le=600_000, description="0: no bound by time")
     commit_stretch_milliseconds: int = Field(

@@ -534,8 +534,8 @@ int64_t tandem_select(const uint8_t *code, int64_t count, uint8_t wanted, int32_
     return found;
 }
 
-static uint64_t hash_of(at p, int64_t length) {
-    uint64_t hash = (uint64_t)length, eight;
+static uint64_t hash_of(at p, int64_t length, uint64_t seed) {
+    uint64_t hash = seed ^ (uint64_t)length, eight;
     for (; length >= 8; p += 8, length -= 8) {
         memcpy(&eight, p, 8);
         hash = (hash ^ eight) * UINT64_C(0x9E3779B97F4A7C15);
@@ -558,7 +558,7 @@ int64_t tandem_group(const uint8_t *data, const int64_t *start, const int32_t *l
     int32_t groups = 0;
     for (int32_t i = 0; i < count; i++) {
         at token = data + start[i];
-        uint64_t place = hash_of(token, length[i]) & (uint64_t)(size - 1);
+        uint64_t place = hash_of(token, length[i], 0) & (uint64_t)(size - 1);
         for (;; place = (place + 1) & (uint64_t)(size - 1)) {
             int32_t first = table[place] - 1; /* The first event that has it. */
             if (first < 0) {
@@ -587,6 +587,117 @@ int64_t tandem_group(const uint8_t *data, const int64_t *start, const int32_t *l
 /* Put `from[order[i]]` into `to[i]`. */
 void tandem_gather(const double *from, const int32_t *order, int64_t count, double *to) {
     for (int64_t i = 0; i < count; i++) to[i] = from[order[i]];
+}
+
+/* ---- state in rows -------------------------------------------------------------------------------- */
+
+/* What `tandem_find` looks texts up in: a hash table whose slots are 0 where they are free.
+ *
+ * A slot holds 32 bits of the hash, and the row plus one. `size` is a power of two, larger than the number of
+ * texts. By row: where the text stands in `text`, and how long it is. Its twin is `Texts` in library.py.
+ */
+struct texts {
+    uint64_t *slot;
+    uint64_t size;
+    uint64_t seed; /* Texts that collide can't be made without it. */
+    const uint8_t *text;
+    const int64_t *start;
+    const int32_t *length;
+};
+
+#define ROW_OF(slot) ((int32_t)(uint32_t)(slot)-1)
+
+/* Let these rows be found by their texts, which are not found yet. */
+void tandem_learn(struct texts *texts, const int32_t *rows, int64_t count) {
+    for (int64_t i = 0; i < count; i++) {
+        int32_t row = rows[i];
+        uint64_t hash = hash_of(texts->text + texts->start[row], texts->length[row], texts->seed);
+        uint64_t place = hash & (texts->size - 1);
+        while (texts->slot[place] != 0) place = (place + 1) & (texts->size - 1);
+        texts->slot[place] = (hash & ~UINT64_C(0xFFFFFFFF)) | (uint32_t)(row + 1);
+    }
+}
+
+/* Put the row of each token into `rows`, -1 where it is not known; return how many are not. */
+int64_t tandem_find(const uint8_t *data, const int64_t *start, const int32_t *length, int64_t count,
+                    const struct texts *texts, int32_t *rows) {
+    int64_t unknown = 0;
+    for (int64_t i = 0; i < count; i++) {
+        at token = data + start[i];
+        uint64_t hash = hash_of(token, length[i], texts->seed), slot;
+        rows[i] = -1;
+        for (uint64_t place = hash;; place++) {
+            place &= texts->size - 1;
+            slot = texts->slot[place];
+            if (slot == 0) break;
+            int32_t row = ROW_OF(slot);
+            if ((slot ^ hash) >> 32 == 0 && texts->length[row] == length[i] &&
+                same(texts->text + texts->start[row], token, length[i])) {
+                rows[i] = row;
+                break;
+            }
+        }
+        unknown += rows[i] < 0;
+    }
+    return unknown;
+}
+
+/* Mark rows; put those that were not marked before into `marked`, and return how many they are. */
+int64_t tandem_mark(const int32_t *rows, int64_t count, uint8_t *mark, int32_t *marked) {
+    int64_t found = 0;
+    for (int64_t i = 0; i < count; i++) {
+        marked[found] = rows[i];
+        found += !mark[rows[i]];
+        mark[rows[i]] = 1;
+    }
+    return found;
+}
+
+/* Put the numbers of the events whose row is marked into `events`; return how many there are. */
+int64_t tandem_marked(const int32_t *rows, int64_t count, const uint8_t *mark, int32_t *events) {
+    int64_t found = 0;
+    for (int64_t i = 0; i < count; i++) {
+        events[found] = (int32_t)i;
+        found += mark[rows[i]] != 0;
+    }
+    return found;
+}
+
+/* The number of an event, `first` for the first of them, becomes that of its row. */
+void tandem_number(const int32_t *rows, int64_t count, int64_t first, int64_t *number) {
+    for (int64_t i = 0; i < count; i++) number[rows[i]] = first + i;
+}
+
+/* Windows by row. Each has a stretch of both columns, at `start`, with `room` for so many readings, of which
+ * it holds `held`. The next one goes to `next`, which goes round only where `room` is all that it may hold.
+ * Its twin is `Rings` in library.py.
+ */
+struct rings {
+    double *value;
+    double *time;
+    const int64_t *start;
+    const int32_t *room;
+    int32_t *held;
+    int32_t *next;
+    int64_t size; /* how many readings a window may hold */
+};
+
+/* Take readings in, in order, from number `first` on.
+ *
+ * Returns how many were taken, those before `first` too: fewer than `count` where a row has no room for the
+ * next one.
+ */
+int64_t tandem_push(const struct rings *rings, const int32_t *rows, int64_t first, int64_t count,
+                    const double *value, const double *time) {
+    for (int64_t i = first; i < count; i++) {
+        int32_t row = rows[i], next = rings->next[row], room = rings->room[row];
+        if (rings->held[row] == room && room < rings->size) return i;
+        rings->value[rings->start[row] + next] = value[i];
+        rings->time[rings->start[row] + next] = time[i];
+        rings->held[row] += rings->held[row] < room;
+        rings->next[row] = next + 1 < rings->size ? next + 1 : 0;
+    }
+    return count;
 }
 
 /* ---- texts made of what was read ------------------------------------------------------------------ */

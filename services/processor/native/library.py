@@ -9,8 +9,10 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import sysconfig
+from array import array
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 SOURCE = Path(__file__).with_name("columns.c")
 NAME = "_tandem_columns.so"
@@ -58,6 +60,38 @@ class Part(ctypes.Structure):
     )
 
 
+class Texts(ctypes.Structure):
+    """`struct texts`."""
+
+    _fields_ = (
+        ("slot", ctypes.c_void_p),
+        ("size", ctypes.c_uint64),
+        ("seed", ctypes.c_uint64),
+        ("text", ctypes.c_void_p),
+        ("start", ctypes.c_void_p),
+        ("length", ctypes.c_void_p),
+    )
+
+
+class Rings(ctypes.Structure):
+    """`struct rings`."""
+
+    _fields_ = (
+        ("value", ctypes.c_void_p),
+        ("time", ctypes.c_void_p),
+        ("start", ctypes.c_void_p),
+        ("room", ctypes.c_void_p),
+        ("held", ctypes.c_void_p),
+        ("next", ctypes.c_void_p),
+        ("size", ctypes.c_int64),
+    )
+
+
+def address_of(numbers: array[Any]) -> int:
+    """Return where an array's numbers lie, for as long as it keeps its length."""
+    return numbers.buffer_info()[0]
+
+
 def source_hash() -> int:
     """Return what tells one columns.c from another: 64 bits."""
     return int.from_bytes(hashlib.sha256(SOURCE.read_bytes()).digest()[:8], "big")
@@ -103,6 +137,18 @@ def load(path: Path) -> ctypes.CDLL:
         data, integer, address, integer, integer, address, integer, data, integer, address, integer, address,
     )  # fmt: skip
     library.tandem_write.restype = integer
+    library.tandem_learn.argtypes = (address, address, integer)
+    library.tandem_learn.restype = None
+    library.tandem_find.argtypes = (data, address, address, integer, address, address)
+    library.tandem_find.restype = integer
+    library.tandem_mark.argtypes = (address, integer, address, address)
+    library.tandem_mark.restype = integer
+    library.tandem_marked.argtypes = (address, integer, address, address)
+    library.tandem_marked.restype = integer
+    library.tandem_number.argtypes = (address, integer, integer, address)
+    library.tandem_number.restype = None
+    library.tandem_push.argtypes = (address, address, integer, integer, address, address)
+    library.tandem_push.restype = integer
     return library
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from operator import itemgetter
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import msgspec
 
 from services.processor import alerts
 from services.processor.columns import Columns
+from services.processor.formats import ValueFormat
+from services.processor.rows import RowTable
 from services.processor.settings import ProcessorSettings
 from services.processor.state import State
 from services.processor.topology import Batch, Outputs, Place
-from services.processor.windows import Window, summarize
+from services.processor.windows import Window, Windows, summarize
 from shared import topics
 from shared.events import SensorReading
 from shared.results import Alert, Bound, SensorStats, encode
@@ -22,12 +24,66 @@ _NO_THRESHOLDS = alerts.Thresholds()
 
 
 class SensorState(msgspec.Struct):
-    """What is known of one sensor. `firing` is by bound."""
+    """What is stored of one sensor. `firing` is by bound."""
 
     window: Window
     offset: int = -1
     breaches: int = 0
     firing: dict[str, alerts.Firing] = {}
+
+
+class Alarms(msgspec.Struct):
+    """What is known of a sensor that has bounds, or had some. `firing` is by bound."""
+
+    breaches: int = 0
+    firing: dict[str, alerts.Firing] = msgspec.field(default_factory=dict)
+
+
+_NO_ALARMS = Alarms()
+
+
+class Sensors:
+    """What is known of the sensors of one partition, by row: see `rows.Rows`.
+
+    Attributes:
+        windows: of each.
+        offsets: of the last reading of each.
+        alarms: of those that have any.
+        watched: 1 for those that may have to be looked at, reading by reading.
+    """
+
+    def __init__(self, window_size: int, thresholds: Mapping[str, alerts.Thresholds]) -> None:
+        self.windows = Windows(window_size)
+        self.offsets = array("q")
+        self.alarms: dict[int, Alarms] = {}
+        self.watched = array("B")
+        self._thresholds = thresholds
+
+    def add(self, row: int, key: str) -> None:
+        """Make a row of a sensor without a reading."""
+        self.windows.add(row)
+        if row == len(self.offsets):
+            self.offsets.append(-1)
+            self.watched.append(0)
+        self.offsets[row], self.watched[row] = -1, key in self._thresholds
+
+    def remove(self, row: int) -> None:
+        """Forget what is known of a sensor."""
+        self.alarms.pop(row, None)
+
+    def value(self, row: int) -> SensorState:
+        """Return what is stored of a sensor."""
+        alarms = self.alarms.get(row, _NO_ALARMS)
+        return SensorState(self.windows.window(row), self.offsets[row], alarms.breaches, alarms.firing)
+
+    def put(self, row: int, value: SensorState) -> None:
+        """Take back what was stored."""
+        self.windows.put(row, value.window)
+        self.offsets[row] = value.offset
+        if value.breaches or value.firing:
+            self.alarms[row] = Alarms(value.breaches, value.firing)
+        if value.firing:
+            self.watched[row] = 1  # Also without bounds: it is to resolve.
 
 
 class SensorPartition:
@@ -37,23 +93,26 @@ class SensorPartition:
 
     def __init__(self, place: Place, state: State, settings: ProcessorSettings) -> None:
         self._place = place
-        self._window_size = settings.window_size
         self._thresholds = settings.thresholds
         self._hysteresis = settings.alert_hysteresis
         self._each_breach = settings.alert_mode == "every_breach"
-        self._sensors = state.table("sensors", SensorState)
-        self._touched: set[str] = set()
+        self._sensors = Sensors(settings.window_size, settings.thresholds)
+        self._table = state.attach(
+            RowTable("sensors", ValueFormat("sensors", SensorState), state.budget, self._sensors)
+        )
 
     def examine(self, batch: Batch[SensorReading]) -> None:
         """Decoding has checked everything: all fields are used."""
 
     def process(self, batch: Batch[SensorReading], outputs: Outputs) -> None:
         """Move the windows on and publish the alerts that change."""
+        sensors = self._sensors
         for reading, offset in zip(batch.events, batch.offsets, strict=True):
-            sensor = self._sensor(reading.sensor_id)
-            sensor.window.add(reading.value, reading.timestamp, size=self._window_size)
-            sensor.offset = offset
-            for transition in self._watch(reading.sensor_id, reading.value, offset, sensor):
+            row = self._table.row(reading.sensor_id)
+            self._table.touch(row)
+            sensors.windows.push(row, reading.value, reading.timestamp)
+            sensors.offsets[row] = offset
+            for transition in self._watch(row, reading, offset):
                 self._publish(reading, offset, transition, outputs)
 
     def examine_columns(self, columns: Columns) -> bool:  # noqa: ARG002 — the contract's
@@ -61,78 +120,52 @@ class SensorPartition:
         return True
 
     def process_columns(self, columns: Columns, outputs: Outputs) -> None:
-        """Move the windows on, sensor by sensor, and publish the alerts that change."""
-        groups = columns.groups("sensor_id")
-        order, first_offset = groups.order, columns.offsets[0]
-        values, timestamps = columns.number("value", groups), columns.number("timestamp", groups)
-        size = self._window_size
-        watched: list[tuple[int, float, float, str, SensorState]] = []
-        start = 0
-        for sensor_id, end in zip(columns.texts("sensor_id", groups), groups.ends, strict=True):
-            sensor = self._sensor(sensor_id)
-            sensor.window.extend(values[start:end], timestamps[start:end], size=size)
-            sensor.offset = first_offset + order[end - 1]
-            if self._is_watched(sensor_id, sensor):
-                watched += [
-                    (order[place], values[place], timestamps[place], sensor_id, sensor)
-                    for place in range(start, end)
-                ]
-            start = end
-        # In the order of the readings, whoever's they are.
-        watched.sort(key=itemgetter(0))
-        for index, value, timestamp, sensor_id, sensor in watched:
-            offset = first_offset + index
-            for transition in self._watch(sensor_id, value, offset, sensor):
-                location = columns.text("location", index)
-                reading = SensorReading(sensor_id, value, timestamp, location)
+        """Move the windows on, all at once, and publish the alerts that change."""
+        sensors = self._sensors
+        rows = self._table.rows(columns, "sensor_id")
+        values, timestamps = columns.numbers("value"), columns.numbers("timestamp")
+        sensors.windows.push_all(columns, rows, values, timestamps)
+        columns.last(rows, sensors.offsets)
+        for index in columns.marked(rows, sensors.watched):
+            row, offset = rows[index], columns.offsets[index]
+            location = columns.text("location", index)
+            reading = SensorReading(self._table.key(row), values[index], timestamps[index], location)
+            for transition in self._watch(row, reading, offset):
                 self._publish(reading, offset, transition, outputs)
 
     def seal(self, next_offset: int, updated_at: str, outputs: Outputs) -> None:  # noqa: ARG002 — the contract's
         """Publish the window of every sensor that was read in this transaction, once it is full."""
-        for sensor_id in self._touched:
-            sensor = self._sensors.get(sensor_id)
-            assert sensor is not None, "sensors are never removed"
-            if len(sensor.window.values) >= self._window_size:
-                outputs.publish(topics.SENSOR_STATS, sensor_id.encode(), self._stats(sensor_id, sensor))
-        self._touched.clear()
+        for row in self._table.touched:
+            if self._sensors.windows.is_full(row):
+                sensor_id = self._table.key(row)
+                outputs.publish(topics.SENSOR_STATS, sensor_id.encode(), self._stats(sensor_id, row))
 
     def figures(self) -> dict[str, Any]:
         """Return what is known of the sensors, in numbers."""
-        sensors = list(self._sensors.values())
+        alarms = self._sensors.alarms.values()
         return {
-            "sensors": len(sensors),
-            "breaches": sum(sensor.breaches for sensor in sensors),
-            "firing": sum(len(sensor.firing) for sensor in sensors),
+            "sensors": len(self._table),
+            "breaches": sum(one.breaches for one in alarms),
+            "firing": sum(len(one.firing) for one in alarms),
         }
 
-    def _sensor(self, sensor_id: str) -> SensorState:
-        """Return a sensor that has a reading.
-
-        Raises:
-            StateFullError: it is a new one, and there is no room for it.
-        """
-        sensor = self._sensors.get(sensor_id) or SensorState(Window())
-        self._sensors.put(sensor_id, sensor)
-        self._touched.add(sensor_id)
-        return sensor
-
-    def _is_watched(self, sensor_id: str, sensor: SensorState) -> bool:
-        return sensor_id in self._thresholds or bool(sensor.firing)
-
-    def _watch(
-        self, sensor_id: str, value: float, offset: int, sensor: SensorState
-    ) -> Iterator[alerts.Transition]:
-        if not self._is_watched(sensor_id, sensor):
+    def _watch(self, row: int, reading: SensorReading, offset: int) -> Iterator[alerts.Transition]:
+        sensors, sensor_id = self._sensors, reading.sensor_id
+        if not sensors.watched[row]:
             return iter(())
         thresholds = self._thresholds.get(sensor_id, _NO_THRESHOLDS)
-        sensor.breaches += alerts.breaches(value, thresholds)
+        alarms = sensors.alarms.get(row) or sensors.alarms.setdefault(row, Alarms())
+        if thresholds is _NO_THRESHOLDS and not alarms.firing:
+            sensors.watched[row] = 0
+            return iter(())
+        alarms.breaches += alerts.breaches(reading.value, thresholds)
         new_id: dict[Bound, str] = {
             bound: f"{sensor_id}:{bound}:{self._place.partition}:{offset}" for bound in alerts.BOUNDS
         }
         if self._each_breach:
-            sensor.firing.clear()  # This mode has no state: what fired under the other one is forgotten.
-            return alerts.each_breach(value, new_id, thresholds)
-        return alerts.transitions(value, new_id, sensor.firing, thresholds, self._hysteresis)
+            alarms.firing.clear()  # This mode has no state: what fired under the other one is forgotten.
+            return alerts.each_breach(reading.value, new_id, thresholds)
+        return alerts.transitions(reading.value, new_id, alarms.firing, thresholds, self._hysteresis)
 
     def _publish(
         self, reading: SensorReading, offset: int, transition: alerts.Transition, outputs: Outputs
@@ -155,21 +188,24 @@ class SensorPartition:
             )
         )
 
-    def _stats(self, sensor_id: str, sensor: SensorState) -> bytes:
-        summary = summarize(sensor.window)
+    def _stats(self, sensor_id: str, row: int) -> bytes:
+        windows, alarms = self._sensors.windows, self._sensors.alarms.get(row, _NO_ALARMS)
+        values = windows.values(row)
+        first, last = windows.span(row)
+        summary = summarize(values)
         return encode(
             SensorStats(
                 sensor_id=sensor_id,
-                count=len(sensor.window.values),
+                count=len(values),
                 avg=summary.avg,
                 min=summary.min,
                 max=summary.max,
                 median=summary.median,
-                window_start=sensor.window.timestamps[0],
-                window_end=sensor.window.timestamps[-1],
-                breaches=sensor.breaches,
+                window_start=first,
+                window_end=last,
+                breaches=alarms.breaches,
                 partition=self._place.partition,
-                offset=sensor.offset,
+                offset=self._sensors.offsets[row],
             )
         )
 
