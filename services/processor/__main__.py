@@ -30,6 +30,7 @@ from services.processor.restore import ChangelogReader
 from services.processor.sending import Limits, Routes
 from services.processor.settings import NO_TOPOLOGY, ProcessorSettings
 from services.processor.task import Gate, Task
+from services.processor.task_clients import TaskClients
 from services.processor.topologies.behavior import BehaviorTopology
 from services.processor.topologies.sensors import SensorTopology
 from services.processor.topology import Place, Topology
@@ -170,11 +171,13 @@ class Application:
         return Patience(self._kafka.unavailable_seconds, time.monotonic)
 
     def _processor(self, topology: Topology, clients: KafkaClients, report: TopologyReport) -> Processor:
+        of_tasks = TaskClients(self._kafka)
         return Processor(
             topology,
             clients,
             self._settings,
-            make_task=partial(self._task, topology, clients),
+            make_task=partial(self._task, topology, of_tasks),
+            on_metadata=of_tasks.look_at,
             keeps_tasks=self._settings.guarantee == "exactly_once",
             patience=self._patience,
             report=report,

@@ -53,6 +53,7 @@ class Membership:
         on_poll: called at each round of the loop with the topic's known number of partitions, or None.
         on_away: called when the loop ends: until it begins again there are no rounds.
         longest_round_seconds: how long a round may take, where Kafka has nothing to say.
+        on_metadata: given the client's `ClusterMetadata` after each answer of Kafka; may not raise.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Membership:
         patience: Patience,
         stopping: asyncio.Event,
         log: Logger,
+        on_metadata: Callable[[Any], None] | None = None,
     ) -> None:
         self._clients = clients
         self._settings = settings
@@ -79,6 +81,7 @@ class Membership:
         self._on_assigned = on_assigned
         self._on_poll = on_poll
         self._on_away = on_away
+        self._on_metadata = on_metadata
         self._poll_seconds = min(_POLL_SECONDS, longest_round_seconds)
         self._patience = patience
         self._stopping = stopping
@@ -151,6 +154,8 @@ class Membership:
             # Never used to read from: an unknown position must not become an error of the poll loop.
             auto_offset_reset="earliest",
         )
+        if self._on_metadata is not None:
+            consumer._client.cluster.add_listener(self._on_metadata)  # noqa: SLF001
         consumer.subscribe([self._topic], listener=_Listener(self, consumer))
         self._joining = consumer
         return consumer

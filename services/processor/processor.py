@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from services.processor.kafka_watch import KafkaWatch
 from services.processor.keeper import Keeper
@@ -59,6 +59,7 @@ class Processor:
 
     Args:
         make_task: builds a task.
+        on_metadata: told of metadata, see `Membership`.
         keeps_tasks: whether a partition that stays through a rebalance keeps its task: only where another
             owner in between would have fenced it.
         patience: makes the measure of how long an absent Kafka is borne.
@@ -71,6 +72,7 @@ class Processor:
         settings: ProcessorSettings,
         *,
         make_task: MakeTask,
+        on_metadata: Callable[[Any], None],
         keeps_tasks: bool,
         patience: Callable[[], Patience],
         report: TopologyReport,
@@ -80,6 +82,7 @@ class Processor:
         self._clients = clients
         self._settings = settings
         self._make_task = make_task
+        self._on_metadata = on_metadata
         self._keeps_tasks = keeps_tasks
         self._patience = patience
         self._report = report
@@ -123,6 +126,7 @@ class Processor:
             on_assigned=self._assign,
             on_poll=self._check_partitions,
             on_away=self._begin_to_wait,
+            on_metadata=self._on_metadata,
             longest_round_seconds=self._report.health.round_seconds,
             patience=patience,
             stopping=stopping,
