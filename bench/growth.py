@@ -42,8 +42,12 @@ USERS = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 SENSORS = (10, 100, 1_000, 10_000, 100_000)
 LATENCY_RATES = (100, 1_000, 10_000, 100_000)
 KEPT_RATES = (1, 10, 100, 1_000, 10_000, 100_000, 200_000)
-# Partitions and processes.
-TOGETHER = ((4, 1), (4, 2), (12, 1), (12, 2))
+# Compression of the input, partitions and processes. What a broker has to send is what it takes a core for.
+TOGETHER = tuple(
+    (compression, partitions, processes)
+    for compression, partitions in (("none", 4), ("none", 12), ("lz4", 4), ("lz4", 12))
+    for processes in (1, 2)
+)
 TOGETHER_ROUNDS = 3
 PRESET_RATE = 1_000
 USUAL_PARTITIONS = 4
@@ -253,12 +257,12 @@ class Growth:
     def processes(self) -> Rows:
         """So many processes drain one topic together; the rate while all of them have work."""
         for number in range(TOGETHER_ROUNDS):
-            for partitions, count in TOGETHER:
-                prefix = f"processes{number}-{partitions}-{count}."
+            for compression, partitions, count in TOGETHER:
+                prefix = f"processes{number}-{compression}-{partitions}-{count}."
                 self._bench.topics(prefix, partitions)
-                self._bench.fill(prefix, self._events)
+                self._bench.fill(prefix, self._events, GENERATOR_COMPRESSION=compression)
                 found = self._together(prefix, partitions, count)
-                yield {"partitions": partitions, "processes": count, **found}
+                yield {"input": compression, "partitions": partitions, "processes": count, **found}
                 self._bench.verified(prefix)
 
     def _together(self, prefix: str, partitions: int, count: int) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
 from services.processor.columns import Columns
-from services.processor.formats import ValueFormat
+from services.processor.formats import Upgrades, ValueFormat
 from services.processor.native.library import Texts, address_of
-from services.processor.state import KeyBudget
+from services.processor.state import KeyBudget, State
 
 ValueT = TypeVar("ValueT")
 
@@ -42,8 +42,26 @@ class Rows(Protocol[ValueT]):
         """
 
 
+def row_table(
+    state: State,
+    name: str,
+    value_type: type[ValueT],
+    rows: Rows[ValueT],
+    *,
+    format_number: int = 1,
+    upgrades: Upgrades | None = None,
+) -> RowTable[ValueT]:
+    """Return a new store of a state: as `State.table` does, with `rows` for where the values lie; empty.
+
+    Raises:
+        ValueError: the name is taken or holds a slash, or the upgrades leave a gap.
+    """
+    value_format = ValueFormat(name, value_type, number=format_number, upgrades=upgrades)
+    return state.attach(RowTable(name, value_format, state.budget, rows))
+
+
 class RowTable(Generic[ValueT]):
-    """A row for each key; made by `State.attach`. Whoever changes the value of a row says so by `touch`.
+    """A row for each key; made by `row_table`. Whoever changes the value of a row says so by `touch`.
 
     Args:
         name: of the store.

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from services.processor.columns import Columns, Reader, fields_of
 from services.processor.formats import UnknownFormatError, ValueFormat
 from services.processor.native.library import installed
-from services.processor.rows import RowTable
+from services.processor.rows import row_table
 from services.processor.state import State
 from services.processor.windows import Window, Windows
 from shared.errors import StateFullError
@@ -67,9 +67,7 @@ class Tried:
     def __init__(self, *, size: int = SIZE, max_keys: int = 10_000) -> None:
         self.state = State(max_keys=max_keys)
         self.values = Values(size)
-        self.table = self.state.attach(
-            RowTable("kept", ValueFormat("kept", Kept), self.state.budget, self.values)
-        )
+        self.table = row_table(self.state, "kept", Kept, self.values)
 
     def take(self, key: str, offset: int) -> None:
         """Take a reading in, event by event."""

@@ -10,8 +10,7 @@ import msgspec
 
 from services.processor import alerts
 from services.processor.columns import Columns
-from services.processor.formats import ValueFormat
-from services.processor.rows import RowTable
+from services.processor.rows import row_table
 from services.processor.settings import ProcessorSettings
 from services.processor.state import State
 from services.processor.topology import Batch, Outputs, Place
@@ -97,9 +96,7 @@ class SensorPartition:
         self._hysteresis = settings.alert_hysteresis
         self._each_breach = settings.alert_mode == "every_breach"
         self._sensors = Sensors(settings.window_size, settings.thresholds)
-        self._table = state.attach(
-            RowTable("sensors", ValueFormat("sensors", SensorState), state.budget, self._sensors)
-        )
+        self._table = row_table(state, "sensors", SensorState, self._sensors)
 
     def examine(self, batch: Batch[SensorReading]) -> None:
         """Decoding has checked everything: all fields are used."""
