@@ -185,7 +185,13 @@ class Columns:
         return self._located.data[start + 1 : start + lengths[index] - 1].decode()
 
     def find(self, name: str, texts: Texts) -> tuple[array[int], int]:
-        """Return the row of each event by its text, -1 for one that is not known, and how many those are."""
+        """Return the row of each event by its text, -1 for one that is not known, and how many those are.
+
+        Raises:
+            NotPlainError: the field is no text, or may be missing.
+        """
+        if not self._reader.has_text(name):
+            raise NotPlainError(f"{name}: not a text that is in each event")
         starts, lengths = self._reader.places(name)
         rows = array("i", bytes(4 * len(self)))
         unknown = self.library.tandem_find(
@@ -294,6 +300,11 @@ class Reader:
     def whole(self, name: str) -> array[int]:
         """Return the values of a field of whole numbers, and room behind them."""
         return self._whole[name]
+
+    def has_text(self, name: str) -> bool:
+        """Say whether a field is a text that is in each event."""
+        found = self._fields[name][1]
+        return found.kind == _TEXT and not found.may_be_missing
 
     def numbers(self, name: str) -> array[float]:
         """Return the values of a field of numbers, and room behind them."""

@@ -30,6 +30,7 @@ from services.processor.record_batches import unpacked
 from services.processor.records import RecordBatch
 from services.processor.restore import ChangelogReader, describe, starting_offset
 from services.processor.settings import ProcessorSettings
+from services.processor.task_clients import ask_for_topics
 from shared.connecting import stop_client
 from shared.errors import KafkaUnavailableError, RebuildTaskError, StopServiceError, TandemError
 from shared.kafka import Permission, refusal
@@ -212,6 +213,7 @@ class Task:
             at_least_once=self._settings.guarantee == "at_least_once",
         )
         self._consumer.assign([self._place])
+        ask_for_topics(self._consumer)
         if offset is None:
             offset = await self._first_offset()
             self._partition.begin(offset)

@@ -18,6 +18,8 @@ from shared.settings import KafkaSettings
 # Asked for all the same, should nobody tell. A client that can't reach a leader, or is told that it is none
 # any more, asks at once by itself.
 _SELDOM_SECONDS = 60.0
+# Each of them asks some broker, which may not have heard yet: after a change they are told again.
+_TOLD_TIMES = 3
 
 
 class TaskClients(KafkaClients):
@@ -29,6 +31,7 @@ class TaskClients(KafkaClients):
         self._common["metadata_max_age_ms"] = int(seldom * 1000)
         self._connections: WeakSet[Any] = WeakSet()
         self._known: object = None
+        self._to_tell = 0
 
     def consumer(self, **options: Any) -> AIOKafkaConsumer:
         """Return a consumer, see `KafkaClients`."""
@@ -50,9 +53,23 @@ class TaskClients(KafkaClients):
         """
         found = _brokers_and_leaders(cluster)
         if self._known not in (None, found):
+            self._to_tell = _TOLD_TIMES
+        self._known = found
+        if self._to_tell:
+            self._to_tell -= 1
             for connection in tuple(self._connections):
                 connection.force_metadata_update()
-        self._known = found
+
+
+def ask_for_topics(consumer: AIOKafkaConsumer) -> None:
+    """Have a consumer ask for the topics that it was just assigned.
+
+    It does by itself, unless it was asking already because its metadata had become old: it then waits until
+    they are old again, and whoever wants them sooner waits with it (aiokafka 0.14.0).
+    """
+    waiter = getattr(consumer._client, "_md_update_waiter", None)  # noqa: SLF001
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)
 
 
 def _brokers_and_leaders(cluster: Any) -> tuple[frozenset[Any], dict[TopicPartition, int | None]]:

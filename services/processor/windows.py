@@ -14,7 +14,9 @@ from services.processor.columns import Columns
 from services.processor.native.library import Rings, address_of
 
 _MOST_SUMMED_FAST = 1e6
-# Most windows are full in the end; a large one that is never filled is not to take all that room.
+# Most windows are full in the end, and have their room at once. A large one that is never filled is not to
+# take all that.
+_MOST_AT_ONCE = 64
 _FIRST_ROOM = 16
 _GROWTH = 4
 
@@ -29,7 +31,8 @@ class Window(msgspec.Struct, array_like=True):
 class Windows:
     """The last `size` readings of each row: see `rows.RowTable`.
 
-    They lie in two arrays and not in an object each: 16 bytes a reading, and many are taken in by one call.
+    They lie in two arrays and not in an object each, and many are taken in by one call. A reading takes 16
+    bytes; in windows that grow up to twice as many, once they are full, for the room they have left behind.
     """
 
     def __init__(self, size: int) -> None:
@@ -50,7 +53,7 @@ class Windows:
         if row < len(self._starts):
             self._held[row] = self._next[row] = 0
             return
-        room = min(self._size, _FIRST_ROOM)
+        room = self._size if self._size <= _MOST_AT_ONCE else _FIRST_ROOM
         self._starts.append(self._stretch(room))
         self._room.append(room)
         self._held.append(0)

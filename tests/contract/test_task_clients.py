@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from aiokafka.cluster import ClusterMetadata
 from aiokafka.protocol.metadata import MetadataResponse_v1
+from aiokafka.structs import TopicPartition
 from confluent_kafka.admin import NewTopic
 
-from services.processor.task_clients import TaskClients
+from services.processor.task_clients import TaskClients, ask_for_topics
 from shared.kafka import KafkaClients
 from shared.settings import KafkaSettings, load
 from tests.conftest import Kafka, create
@@ -21,12 +22,14 @@ pytestmark = pytest.mark.timeout(60)
 
 HEARD_SECONDS = 10.0
 QUIET_SECONDS = 2.0
+OLD_SECONDS = 4.0
+SLOW_SECONDS = 0.3
 
 Broker = tuple[int, str, int]
 
 
-def settings(servers: str) -> KafkaSettings:
-    environ = {"KAFKA_BOOTSTRAP_SERVERS": servers, "KAFKA_METADATA_MAX_AGE_SECONDS": "0.5"}
+def settings(servers: str, old_seconds: float = 0.5) -> KafkaSettings:
+    environ = {"KAFKA_BOOTSTRAP_SERVERS": servers, "KAFKA_METADATA_MAX_AGE_SECONDS": str(old_seconds)}
     return load(KafkaSettings, environ=environ, dotenv=None)[KafkaSettings]
 
 
@@ -101,18 +104,45 @@ async def heard() -> AsyncIterator[Callable[..., int]]:
 A, B = (1, "a", 9092), (2, "b", 9092)
 
 
-async def test_only_another_broker_address_or_leader_is_news(heard: Callable[..., int]) -> None:
-    assert heard([A], {"t": [1, 1]}) == 0
-    assert heard([A], {"t": [1, 1]}) == 0
-    assert heard([A, B], {"t": [1, 1]}) == 1
-    assert heard([B, A], {"t": [1, 1]}) == 1
-    assert heard([A, B], {"t": [1, 2]}) == 2
-    assert heard([A, B], {"t": [1, -1]}) == 3
-    assert heard([A, (2, "c", 9092)], {"t": [1, -1]}) == 4
-    assert heard([A, (2, "c", 9093)], {"t": [1, -1]}) == 5
-    assert heard([A], {"t": [1, 1]}) == 6
-    assert heard([A], {"t": [1, 1, 1]}) == 7
-    assert heard([A], {"t": [1, 1, 1]}) == 7
+async def test_another_broker_address_or_leader_is_news_and_is_told_three_times(
+    heard: Callable[..., int],
+) -> None:
+    assert [heard([A], {"t": [1, 1]}) for _ in range(3)] == [0, 0, 0]
+    assert [heard([A, B], {"t": [1, 1]}) for _ in range(5)] == [1, 2, 3, 3, 3]
+    assert heard([B, A], {"t": [1, 1]}) == 3
+    assert heard([A, B], {"t": [1, 2]}) == 4
+    # What comes in between is told as often again.
+    assert [heard([A, B], {"t": [1, -1]}) for _ in range(5)] == [5, 6, 7, 7, 7]
+    assert [heard([A, (2, "c", 9092)], {"t": [1, -1]}) for _ in range(4)] == [8, 9, 10, 10]
+    assert [heard([A, (2, "c", 9093)], {"t": [1, -1]}) for _ in range(4)] == [11, 12, 13, 13]
+    assert [heard([A], {"t": [1, 1]}) for _ in range(4)] == [14, 15, 16, 16]
+    assert [heard([A], {"t": [1, 1, 1]}) for _ in range(4)] == [17, 18, 19, 19]
+
+
+async def test_a_consumer_hears_of_its_topic_also_if_it_was_asking_for_another(
+    kafka: Kafka, prefix: str
+) -> None:
+    first, then = TopicPartition(f"{prefix}first", 0), TopicPartition(f"{prefix}then", 0)
+    await asyncio.to_thread(create, kafka.admin, [NewTopic(place.topic, 1, 1) for place in (first, then)])
+    clients = KafkaClients(settings(kafka.bootstrap_servers, OLD_SECONDS))
+    async with clients.consumer(group_id=None) as consumer:
+        consumer.assign([first])
+        assert await consumer.end_offsets([first]) == {first: 0}
+        asks, under_way = consumer._client._metadata_update, asyncio.Event()
+
+        async def ask_slowly(*what: Any) -> bool:
+            under_way.set()
+            await asyncio.sleep(SLOW_SECONDS)
+            return bool(await asks(*what))
+
+        consumer._client._metadata_update = ask_slowly
+        await under_way.wait()  # Nobody has told it to: what it knows has become old.
+        consumer.assign([then])
+        ask_for_topics(consumer)
+        consumer._client._metadata_update = asks
+        async with asyncio.timeout(OLD_SECONDS / 2):
+            await consumer._client.force_metadata_update()
+        assert consumer.partitions_for_topic(then.topic) == {0}
 
 
 async def test_clients_that_are_gone_are_not_kept(heard: Callable[..., int]) -> None:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.processor.columns import Columns, Reader, fields_of
+from services.processor.columns import Columns, NotPlainError, Reader, fields_of
 from services.processor.formats import UnknownFormatError, ValueFormat
 from services.processor.native.library import installed
 from services.processor.rows import row_table
@@ -245,6 +245,12 @@ def test_a_key_that_has_no_room_changes_nothing() -> None:
     assert len(tried.table) == 2
     tried.take("a", 3)
     assert tried.changes() == {b"kept/a": kept([0, 3])}
+
+
+@pytest.mark.parametrize("name", ["value", "seq", "source"])
+def test_only_a_text_that_is_in_each_event_is_a_key(name: str) -> None:
+    with pytest.raises(NotPlainError, match=name):
+        Tried().table.rows(read(["a"]), name)
 
 
 def test_events_of_marked_rows_are_told_in_their_order() -> None:

@@ -19,7 +19,7 @@ Reading = tuple[float, float]
 VALUES = st.floats(-MAX_SENSOR_VALUE, MAX_SENSOR_VALUE)
 READINGS = st.lists(st.tuples(VALUES, st.floats(0, 4e9)), min_size=1, max_size=80)
 # Also such as do not have all their room from the start, and get it in one or several steps.
-SIZES = st.integers(1, 50) | st.sampled_from([64, 300])
+SIZES = st.integers(1, 50) | st.sampled_from([64, 65, 300])
 
 
 def windows_of(readings: list[Reading], size: int) -> Windows:

@@ -31,6 +31,8 @@
 #define MOST_DIGITS 18
 /* Up to here doubles hold every whole number. */
 #define MOST_EXACT (UINT64_C(1) << 53)
+/* Groups are those of one batch: who makes its texts collide slows that one down. */
+#define SEED_OF_A_BATCH UINT64_C(0x9E3779B97F4A7C15)
 /* Of a number of 64 bits. */
 #define MOST_WRITTEN_DIGITS 20
 
@@ -534,17 +536,19 @@ int64_t tandem_select(const uint8_t *code, int64_t count, uint8_t wanted, int32_
     return found;
 }
 
+__extension__ typedef unsigned __int128 twice;
+
+/* Two stretches that come to the same can't be made by who doesn't know the seed, whose bits are random. */
 static uint64_t hash_of(at p, int64_t length, uint64_t seed) {
-    uint64_t hash = seed ^ (uint64_t)length, eight;
-    for (; length >= 8; p += 8, length -= 8) {
-        memcpy(&eight, p, 8);
-        hash = (hash ^ eight) * UINT64_C(0x9E3779B97F4A7C15);
-        hash ^= hash >> 32;
+    uint64_t hash = ~seed ^ (uint64_t)length, eight;
+    twice product;
+    for (;; p += 8, length -= 8) {
+        eight = 0;
+        memcpy(&eight, p, length < 8 ? (size_t)length : 8);
+        product = (twice)(hash ^ eight) * (seed | 1);
+        hash = (uint64_t)product ^ (uint64_t)(product >> 64);
+        if (length <= 8) return hash;
     }
-    eight = 0;
-    memcpy(&eight, p, (size_t)length);
-    hash = (hash ^ eight) * UINT64_C(0x9E3779B97F4A7C15);
-    return hash ^ (hash >> 32);
 }
 
 /* Put the numbers of the events into `order`, those with the same token next to each other.
@@ -558,7 +562,7 @@ int64_t tandem_group(const uint8_t *data, const int64_t *start, const int32_t *l
     int32_t groups = 0;
     for (int32_t i = 0; i < count; i++) {
         at token = data + start[i];
-        uint64_t place = hash_of(token, length[i], 0) & (uint64_t)(size - 1);
+        uint64_t place = hash_of(token, length[i], SEED_OF_A_BATCH) & (uint64_t)(size - 1);
         for (;; place = (place + 1) & (uint64_t)(size - 1)) {
             int32_t first = table[place] - 1; /* The first event that has it. */
             if (first < 0) {
@@ -599,7 +603,7 @@ void tandem_gather(const double *from, const int32_t *order, int64_t count, doub
 struct texts {
     uint64_t *slot;
     uint64_t size;
-    uint64_t seed; /* Texts that collide can't be made without it. */
+    uint64_t seed; /* of the hashes */
     const uint8_t *text;
     const int64_t *start;
     const int32_t *length;

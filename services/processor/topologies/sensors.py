@@ -79,6 +79,7 @@ class Sensors:
         """Take back what was stored."""
         self.windows.put(row, value.window)
         self.offsets[row] = value.offset
+        self.alarms.pop(row, None)
         if value.breaches or value.firing:
             self.alarms[row] = Alarms(value.breaches, value.firing)
         if value.firing:
@@ -109,7 +110,7 @@ class SensorPartition:
             self._table.touch(row)
             sensors.windows.push(row, reading.value, reading.timestamp)
             sensors.offsets[row] = offset
-            for transition in self._watch(row, reading, offset):
+            for transition in self._watch(row, reading.sensor_id, reading.value, offset):
                 self._publish(reading, offset, transition, outputs)
 
     def examine_columns(self, columns: Columns) -> bool:  # noqa: ARG002 — the contract's
@@ -124,10 +125,11 @@ class SensorPartition:
         sensors.windows.push_all(columns, rows, values, timestamps)
         columns.last(rows, sensors.offsets)
         for index in columns.marked(rows, sensors.watched):
-            row, offset = rows[index], columns.offsets[index]
-            location = columns.text("location", index)
-            reading = SensorReading(self._table.key(row), values[index], timestamps[index], location)
-            for transition in self._watch(row, reading, offset):
+            row, offset, value = rows[index], columns.offsets[index], values[index]
+            sensor_id = self._table.key(row)
+            for transition in self._watch(row, sensor_id, value, offset):
+                location = columns.text("location", index)
+                reading = SensorReading(sensor_id, value, timestamps[index], location)
                 self._publish(reading, offset, transition, outputs)
 
     def seal(self, next_offset: int, updated_at: str, outputs: Outputs) -> None:  # noqa: ARG002 — the contract's
@@ -146,8 +148,8 @@ class SensorPartition:
             "firing": sum(len(one.firing) for one in alarms),
         }
 
-    def _watch(self, row: int, reading: SensorReading, offset: int) -> Iterator[alerts.Transition]:
-        sensors, sensor_id = self._sensors, reading.sensor_id
+    def _watch(self, row: int, sensor_id: str, value: float, offset: int) -> Iterator[alerts.Transition]:
+        sensors = self._sensors
         if not sensors.watched[row]:
             return iter(())
         thresholds = self._thresholds.get(sensor_id, _NO_THRESHOLDS)
@@ -155,14 +157,14 @@ class SensorPartition:
         if thresholds is _NO_THRESHOLDS and not alarms.firing:
             sensors.watched[row] = 0
             return iter(())
-        alarms.breaches += alerts.breaches(reading.value, thresholds)
+        alarms.breaches += alerts.breaches(value, thresholds)
         new_id: dict[Bound, str] = {
             bound: f"{sensor_id}:{bound}:{self._place.partition}:{offset}" for bound in alerts.BOUNDS
         }
         if self._each_breach:
             alarms.firing.clear()  # This mode has no state: what fired under the other one is forgotten.
-            return alerts.each_breach(reading.value, new_id, thresholds)
-        return alerts.transitions(reading.value, new_id, alarms.firing, thresholds, self._hysteresis)
+            return alerts.each_breach(value, new_id, thresholds)
+        return alerts.transitions(value, new_id, alarms.firing, thresholds, self._hysteresis)
 
     def _publish(
         self, reading: SensorReading, offset: int, transition: alerts.Transition, outputs: Outputs
