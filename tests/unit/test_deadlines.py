@@ -57,6 +57,7 @@ BOUNDED = {
     ("services.console.verifier", "Verification._check_all", "asyncio.gather"): "ours, within verify's time",
     ("services.processor.__main__", "_run_all", "asyncio.gather"): "our own tasks; each stops in its time",
     ("services.processor.delivery.part", "Delivery.run", "asyncio.gather"): "our own; each stops in its time",
+    ("services.processor.task_clients", "TaskClients.look_at", "force_metadata_update"): "not awaited",
     ("services.processor.at_least_once", "AtLeastOnce._send_in_order", "send_batch"): _STEP,
     ("services.processor.group_commits", "GroupCommits.commit_all", "commit"): _STEP,
     ("services.processor.group_commits", "GroupCommits.commit_all", "await commit"): _STEP,
