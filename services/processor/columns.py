@@ -173,16 +173,13 @@ class Columns:
 
     def texts(self, name: str, groups: Groups) -> list[str]:
         """Return the text of each group."""
-        data, order = self._located.data, groups.order
-        starts, lengths = self._reader.places(name)
-        first = [order[place] for place in (0, *groups.ends[:-1])]
-        return [data[starts[one] + 1 : starts[one] + lengths[one] - 1].decode() for one in first]
+        first = [groups.order[place] for place in (0, *groups.ends[:-1])]
+        return [token[1:-1].decode() for token in self.tokens(name, first)]
 
     def text(self, name: str, index: int) -> str:
         """Return the text of one event."""
-        starts, lengths = self._reader.places(name)
-        start = starts[index]
-        return self._located.data[start + 1 : start + lengths[index] - 1].decode()
+        [token] = self.tokens(name, [index])
+        return token[1:-1].decode()
 
     def find(self, name: str, texts: Texts) -> tuple[array[int], int]:
         """Return the row of each event by its text, -1 for one that is not known, and how many those are.

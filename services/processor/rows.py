@@ -15,6 +15,7 @@ from typing import Generic, Protocol, TypeVar
 from services.processor.columns import Columns
 from services.processor.formats import Upgrades, ValueFormat
 from services.processor.native.library import Texts, address_of
+from services.processor.records import indexes_of
 from services.processor.state import KeyBudget, State
 
 ValueT = TypeVar("ValueT")
@@ -131,14 +132,12 @@ class RowTable(Generic[ValueT]):
 
     def take_changes(self) -> Iterator[tuple[bytes, bytes | None]]:
         """Yield what changed since the last call."""
-        touched, self.touched = self.touched, array("i")
-        rewritten, self._rewritten = self._rewritten, set()
-        for row in touched:
+        changed = dict.fromkeys([self._keys[row] for row in self.touched])
+        changed.update(dict.fromkeys(self._rewritten))
+        for row in self.touched:
             self._is_touched[row] = 0
-            key = self._keys[row]
-            rewritten.discard(key)
-            yield f"{self.name}/{key}".encode(), self._format.encode(self._rows.value(row))
-        for key in rewritten:
+        self.touched, self._rewritten = array("i"), set()
+        for key in changed:
             of_key = self._row_of.get(key)
             value = None if of_key is None else self._format.encode(self._rows.value(of_key))
             yield f"{self.name}/{key}".encode(), value
@@ -178,17 +177,12 @@ class RowTable(Generic[ValueT]):
 
     def _learn(self, columns: Columns, name: str, rows: array[int]) -> None:
         """Fill in the rows that are not known yet."""
-        index = 0
-        while index < len(rows):
-            try:
-                index = rows.index(-1, index)
-            except ValueError:
-                break
-            key = columns.text(name, index)
-            rows[index] = row = self.row(key)
-            [token] = columns.tokens(name, [index])
-            self._known.add(row, token)
-        self._known.learn(columns.library, len(self._keys))
+        tokens: dict[int, bytes] = {}
+        unknown = indexes_of(-1, rows)
+        for index, token in zip(unknown, columns.tokens(name, unknown), strict=True):
+            row = self.row(columns.text(name, index))
+            rows[index], tokens[row] = row, token
+        self._known.learn(columns.library, tokens, len(self._keys))
 
 
 class _Known:
@@ -201,7 +195,6 @@ class _Known:
         self._lengths = array("i")
         self._rows = array("i")
         self._learnt = 0
-        self._added: dict[int, bytes] = {}
         self._texts = Texts(seed=secrets.randbits(64))
 
     def find(self, columns: Columns, name: str) -> tuple[array[int], int]:
@@ -209,20 +202,15 @@ class _Known:
         self._point()
         return columns.find(name, self._texts)
 
-    def add(self, row: int, token: bytes) -> None:
-        """Take a row whose key stands like this in JSON; one that was added already is left."""
-        self._added.setdefault(row, token)
-
-    def learn(self, library: ctypes.CDLL, rows: int) -> None:
-        """Let what was added be found; `rows` is how many there are at all."""
+    def learn(self, library: ctypes.CDLL, tokens: dict[int, bytes], rows: int) -> None:
+        """Let rows be found whose keys stand like this in JSON; `rows` is how many there are at all."""
         more = rows - len(self._starts)
         self._starts.frombytes(bytes(8 * more))
         self._lengths.frombytes(bytes(4 * more))
-        for row, token in self._added.items():
+        for row, token in tokens.items():
             self._starts[row], self._lengths[row] = len(self._text), len(token)
             self._text.frombytes(token)
             self._rows.append(row)
-        self._added.clear()
         if 2 * len(self._rows) > len(self._slots):
             size = 1 << (4 * len(self._rows)).bit_length()
             self._slots = array("Q", bytes(8 * size))

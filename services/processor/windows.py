@@ -101,11 +101,8 @@ class Windows:
 
     def span(self, row: int) -> tuple[float, float]:
         """Return the timestamps of the oldest and the latest reading; there is at least one."""
-        start, last = self._starts[row], self._next[row] - 1
-        first = self._next[row] if self.is_full(row) else 0
-        if last < 0:
-            last += self._size
-        return self._timestamps[start + first], self._timestamps[start + last]
+        latest = self._starts[row] + (self._next[row] - 1) % self._size
+        return self._timestamps[self._oldest(row)], self._timestamps[latest]
 
     def put(self, row: int, window: Window) -> None:
         """Fill a window with the last ones of these readings, also when the size was changed.
@@ -127,10 +124,12 @@ class Windows:
 
     def _in_order(self, numbers: array[float], row: int) -> list[float]:
         start = self._starts[row]
-        end = start + self._held[row]
-        # A full one goes round: the oldest reading is where the next one will be.
-        turn = start + (self._next[row] if self.is_full(row) else 0)
-        return (numbers[turn:end] + numbers[start:turn]).tolist()
+        end, oldest = start + self._held[row], self._oldest(row)
+        return (numbers[oldest:end] + numbers[start:oldest]).tolist()
+
+    def _oldest(self, row: int) -> int:
+        """Return where the oldest reading lies: in a full window the next one takes its place."""
+        return self._starts[row] + (self._next[row] if self.is_full(row) else 0)
 
     def _widen(self, row: int) -> None:
         """Give a row more room: it holds all that it has room for, and not yet what it may."""

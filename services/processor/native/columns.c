@@ -536,16 +536,14 @@ int64_t tandem_select(const uint8_t *code, int64_t count, uint8_t wanted, int32_
     return found;
 }
 
-__extension__ typedef unsigned __int128 twice;
-
 /* Two stretches that come to the same can't be made by who doesn't know the seed, whose bits are random. */
 static uint64_t hash_of(at p, int64_t length, uint64_t seed) {
     uint64_t hash = ~seed ^ (uint64_t)length, eight;
-    twice product;
+    unsigned __int128 product;
     for (;; p += 8, length -= 8) {
         eight = 0;
         memcpy(&eight, p, length < 8 ? (size_t)length : 8);
-        product = (twice)(hash ^ eight) * (seed | 1);
+        product = (unsigned __int128)(hash ^ eight) * (seed | 1);
         hash = (uint64_t)product ^ (uint64_t)(product >> 64);
         if (length <= 8) return hash;
     }

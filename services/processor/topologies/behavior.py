@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -10,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import msgspec
 
 from services.processor.columns import TIME, Columns, TextOf, plain_text
+from services.processor.records import indexes_of
 from services.processor.settings import ProcessorSettings
 from services.processor.state import State
 from services.processor.topology import Batch, Outputs, Place
@@ -167,7 +167,7 @@ class BehaviorPartition:
         """
         if self._examined.events is not batch.events:
             actions = [event.action for event in batch.events]
-            indexes = _indexes_of(_PURCHASE, actions)
+            indexes = indexes_of(_PURCHASE, actions)
             all_values, all_offsets = batch.values, batch.offsets
             bought = _all_bought([all_values[index] for index in indexes], indexes)
             offsets = [all_offsets[index] for index in indexes]
@@ -235,17 +235,6 @@ def _ending_of(place: Place) -> bytes:
     ending = text[len(beginning) :].replace(b"%", b"%%")
     assert ending.endswith(b":0}"), "and ends with the offset"
     return ending[: -len(b"0}")] + b"%d}"
-
-
-def _indexes_of(wanted: str, found: Sequence[str]) -> list[int]:
-    """Return where `wanted` stands in `found`: half of what a comprehension takes where it is rare."""
-    indexes: list[int] = []
-    index = -1
-    with contextlib.suppress(ValueError):  # There is no further one.
-        while True:
-            index = found.index(wanted, index + 1)
-            indexes.append(index)
-    return indexes
 
 
 def _all_bought(values: Sequence[Any], indexes: Sequence[int]) -> list[_Bought]:
