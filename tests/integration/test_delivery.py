@@ -509,21 +509,33 @@ def test_what_takes_longer_than_a_rebalance_bears_is_cut_off_and_comes_again(
 def test_one_that_was_frozen_past_its_session_delivers_nothing_more(
     deliver: Start, receiver: Receiver, kafka: Kafka, prefix: str
 ) -> None:
-    def slow(_headers: dict[str, str], _body: bytes) -> Reply:
-        time.sleep(0.1)
+    held: list[str] = []
+    hold, let_go = threading.Event(), threading.Event()
+
+    def holding(headers: dict[str, str], _body: bytes) -> Reply:
+        if hold.is_set():
+            held.append(headers["Idempotency-Key"])
+            let_go.wait(60)
+        else:
+            time.sleep(0.1)
         return Reply()
 
-    receiver.answers = slow
+    receiver.answers = holding
     names = publish(kafka, prefix, 200, keys=200)
     zombie = deliver()
     poll(lambda: len(receiver.received) >= 20 or None, 40, lambda: "nothing comes")
+    # Frozen in the middle of an attempt of each worker; when it wakes up, all of them have an answer.
+    hold.set()
+    poll(lambda: len(held) == 3 or None, 20, lambda: f"{len(held)} requests at a time, not 3")
     zombie.pause()
-    time.sleep(1)  # What it had sent is answered.
+    let_go.set()
+    poll(lambda: set(held) <= set(receiver.taken()) or None, 20, lambda: "they are not answered")
     before = receiver.taken()
     receiver.answers = lambda _headers, _body: Reply()
     heir = deliver()
-    taken = wait_until_taken(receiver, names, 60)
-    at_end = sum(taken.values())
+    wait_until_taken(receiver, names, 60)
+    poll(lambda: committed(kafka, prefix) == [100, 100] or None, 20, lambda: str(committed(kafka, prefix)))
+    at_end = sum(receiver.taken().values())
     # What was delivered and not committed: half a second of three workers, and what was under way.
     assert at_end - len(names) <= 25
     assert len(before) < len(names)

@@ -26,6 +26,9 @@ class Session(Protocol):
     def lanes(self) -> Lanes:
         """What is to be delivered."""
 
+    def may_deliver(self) -> bool:
+        """Say whether what it gave out may be delivered now."""
+
     def take(self, now: float) -> Parcel | None:
         """Return a parcel that may be delivered now."""
 
@@ -136,8 +139,7 @@ class Pool:
                 attempt.cancel()
             if attempt.cancelled():
                 # The receiver may have taken it all the same: its key tells.
-                session.lanes.later(parcel, self._loop.time())
-                self._changed.set()
+                self._later(session, parcel, 0)
             else:
                 attempt.result()
 
@@ -181,7 +183,11 @@ class Pool:
             "Tandem-Attempt": str(parcel.attempts + 1),
         }
         began = self._loop.time()
-        answer = await self._webhook.post(record.value or b"", about)
+        answer = await self._webhook.post(record.value or b"", about, may_send=session.may_deliver)
+        if answer.outcome is Outcome.UNSENT:
+            # No attempt: the session gives it out again when it may.
+            self._later(session, parcel, 0)
+            return
         session.meter.attempted(self._loop.time() - began)
         if answer.outcome is Outcome.DELIVERED:
             session.meter.delivered(record.timestamp)
@@ -204,8 +210,7 @@ class Pool:
                 reason=answer.reason,
                 retry_seconds=round(pause, 3),
             )
-            session.lanes.later(parcel, self._loop.time() + pause)
-            self._changed.set()
+            self._later(session, parcel, pause)
             return
         attempts = "1 attempt" if parcel.attempts == 1 else f"{parcel.attempts} attempts"
         error = UndeliverableError(f"given up after {attempts}: {answer.reason}")
@@ -219,6 +224,10 @@ class Pool:
         if answer.retry_after_seconds:
             seconds = self._retrying.asked(answer.retry_after_seconds)
             self._left_alone_until = max(self._left_alone_until, self._loop.time() + seconds)
+
+    def _later(self, session: Session, parcel: Parcel, seconds: float) -> None:
+        session.lanes.later(parcel, self._loop.time() + seconds)
+        self._changed.set()
 
     def _finish(self, session: Session, parcel: Parcel) -> None:
         session.lanes.done(parcel)

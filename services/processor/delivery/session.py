@@ -145,6 +145,10 @@ class DeliverySession:
             self._log.warning("delivery_not_committed", topic=self.topic, reason=str(error))
         self.meter.waiting(0)
 
+    def may_deliver(self) -> bool:
+        """Say whether it is known that we are a member."""
+        return self._committer.has_lease
+
     def take(self, now: float) -> Parcel | None:
         """Return a parcel that may be delivered now; none while it is not known that we are a member."""
         if self._committer.has_lease:

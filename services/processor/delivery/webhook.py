@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
 import aiohttp
@@ -33,6 +33,7 @@ class Outcome(Enum):
 
     DELIVERED = "delivered"
     FAILED = "failed"  # to be tried again
+    UNSENT = "unsent"  # nothing of it has left: it may not be sent any more
     REFUSED = "refused"  # no further attempt will help
 
 
@@ -48,6 +49,21 @@ class Answer:
     outcome: Outcome
     reason: str
     retry_after_seconds: float | None = None
+
+
+class _Permitted(aiohttp.BytesPayload):
+    """A body that asks whether it may still be sent. The client sends the head together with it."""
+
+    def __init__(self, value: bytes, may_send: Callable[[], bool]) -> None:
+        super().__init__(value)
+        self._may_send = may_send
+        self.refused = False
+
+    async def write_with_length(self, writer: Any, content_length: int | None) -> None:
+        if not self._may_send():
+            self.refused = True
+            raise aiohttp.ClientConnectionError("it may not be sent any more")
+        await super().write_with_length(writer, content_length)
 
 
 class Webhook:
@@ -106,16 +122,20 @@ class Webhook:
             text = text.replace(secret, _HIDDEN)
         return text
 
-    async def post(self, value: bytes, about: dict[str, str]) -> Answer:
+    async def post(self, value: bytes, about: dict[str, str], *, may_send: Callable[[], bool]) -> Answer:
         """Try once to deliver a value, with headers that tell about it.
+
+        `may_send` is asked in the moment in which the request is written, behind all that takes time: the
+        connection, and whatever kept this process from running. If it says no, nothing is sent.
 
         Failures are answers; nothing but a cancellation is raised.
         """
         assert self._session is not None, "it was entered"
+        body = _Permitted(value, may_send)
         try:
             # A redirect would take the token somewhere else.
             async with self._session.post(
-                self._url, data=value, headers=self._headers | about, allow_redirects=False
+                self._url, data=body, headers=self._headers | about, allow_redirects=False
             ) as response:
                 said = await response.content.read(_ANSWER_BYTES)
                 return meaning(
@@ -125,16 +145,23 @@ class Webhook:
                     response.headers.get("Retry-After"),
                     self._wall_clock(),
                 )
-        except TimeoutError:
-            return Answer(Outcome.FAILED, f"no answer within {self._timeout_seconds:g} s")
-        except aiohttp.ClientConnectorCertificateError as error:
-            return Answer(Outcome.FAILED, f"its certificate is not accepted: {error.certificate_error}")
-        except aiohttp.ClientSSLError as error:
-            return Answer(Outcome.FAILED, f"no TLS connection: {type(error.os_error).__name__}")
-        except aiohttp.ClientConnectorError as error:
-            return Answer(Outcome.FAILED, f"no connection: {_system_says(error.os_error)}")
         except (aiohttp.ClientError, OSError, ValueError, asyncio.IncompleteReadError) as error:
-            return Answer(Outcome.FAILED, f"no HTTP answer: {type(error).__name__}")
+            if body.refused:
+                return Answer(Outcome.UNSENT, "it was not to be sent any more")
+            return Answer(Outcome.FAILED, self._why(error))
+
+    def _why(self, error: Exception) -> str:
+        match error:
+            case TimeoutError():
+                return f"no answer within {self._timeout_seconds:g} s"
+            case aiohttp.ClientConnectorCertificateError():
+                return f"its certificate is not accepted: {error.certificate_error}"
+            case aiohttp.ClientSSLError():
+                return f"no TLS connection: {type(error.os_error).__name__}"
+            case aiohttp.ClientConnectorError():
+                return f"no connection: {_system_says(error.os_error)}"
+            case _:
+                return f"no HTTP answer: {type(error).__name__}"
 
 
 def _secrets_in(url: str, token: str | None) -> list[str]:
