@@ -6,12 +6,17 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
 from aiokafka.errors import KafkaTimeoutError
 from aiokafka.structs import TopicPartition
 
 from services.processor.delivery.committing import Committer
+from services.processor.delivery.lanes import Parcel
+from services.processor.delivery.session import DeliverySession
+from services.processor.settings import ProcessorSettings
 from shared import logs
 
 PLACE = TopicPartition("t", 0)
@@ -158,3 +163,35 @@ async def test_what_fails_at_once_is_not_asked_again_at_once() -> None:
             await asyncio.sleep(0.01)
         seconds = asyncio.get_running_loop().time() - begun
     assert 2 <= len(commits.asked) <= seconds / 0.25 + 1
+
+
+@pytest.mark.parametrize("timeouts", [(1, 60), (60, 1.5)], ids=["short session", "short rebalance"])
+async def test_a_session_may_deliver_as_long_as_kafka_keeps_its_partitions(
+    timeouts: tuple[float, float],
+) -> None:
+    named: dict[str, Any] = dict(
+        zip(("session_timeout_seconds", "rebalance_timeout_seconds"), timeouts, strict=True)
+    )
+    unused = cast("Any", SimpleNamespace(commits=None, wake=None, committed=None))
+    session = DeliverySession(
+        "purchases",
+        [PLACE],
+        group="g",
+        membership=unused,
+        make_consumer=unused,
+        pool=unused,
+        meter=unused,
+        settings=ProcessorSettings(**named),
+        deadline_seconds=30,
+        patience=unused,
+        on_round=lambda: None,
+        log=logs.get("test"),
+    )
+    record = SimpleNamespace(partition=0, key=b"k", value=b"", offset=0)
+    for _ in range(2):
+        session.lanes.put(Parcel(record, record))
+    assert session.may_deliver()
+    # Without a turn of the loop: as one that is frozen.
+    time.sleep(1.06)  # noqa: ASYNC251 — see above
+    assert not session.may_deliver()
+    assert session.take(time.monotonic()) is None

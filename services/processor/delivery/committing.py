@@ -2,7 +2,8 @@
 
 A member that the group has expelled hears of it late, or not at all while it can't reach the coordinator, and
 the next owner delivers meanwhile. A commit that Kafka takes says that we are a member, and keeps us one for a
-session. So nothing is delivered for longer than a session after the last one: the lease.
+session, or as long as a rebalance waits. So nothing is delivered for longer than that after the last one: the
+lease.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Committer:
 
     Args:
         commits: of the group.
-        lease_seconds: the session timeout.
+        lease_seconds: how long Kafka keeps the partitions for a member at least, counted from a commit.
         deadline_seconds: of a commit.
         needs: the permissions that it takes.
         is_wanted: says whether there is anything to be delivered, for which a lease is needed.

@@ -184,18 +184,19 @@ class Pool:
         }
         began = self._loop.time()
         answer = await self._webhook.post(record.value or b"", about, may_send=session.may_deliver)
-        if answer.outcome is Outcome.UNSENT:
-            # No attempt: the session gives it out again when it may.
-            self._later(session, parcel, 0)
-            return
-        session.meter.attempted(self._loop.time() - began)
+        if answer.outcome is not Outcome.UNSENT:
+            session.meter.attempted(self._loop.time() - began)
         if answer.outcome is Outcome.DELIVERED:
             session.meter.delivered(record.timestamp)
             self._finish(session, parcel)
             return
+        self._leave_alone(answer)
+        if answer.outcome is Outcome.UNSENT or not session.may_deliver():
+            # Whoever has a lease judges it: this session, when it gives it out again, or the next owner.
+            self._later(session, parcel, 0)
+            return
         parcel.attempts += 1
         session.meter.failed()
-        self._leave_alone(answer)
         pause = (
             self._retrying.pause(parcel.attempts, asked_seconds=answer.retry_after_seconds)
             if answer.outcome is Outcome.FAILED

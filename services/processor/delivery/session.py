@@ -28,6 +28,9 @@ from shared.logs import Logger
 # How long getmany waits at most: also how long the end of a session goes unnoticed.
 _POLL_SECONDS = 0.2
 _RECORDS_AT_ONCE = 500
+# A rebalance leaves out who is silent for its whole time, in a long session too; and it may have begun a
+# heartbeat before the last commit.
+_OF_A_REBALANCE = 0.7
 
 
 class DeliverySession:
@@ -82,7 +85,9 @@ class DeliverySession:
             membership.commits,
             topic=topic,
             group=group,
-            lease_seconds=settings.session_timeout_seconds,
+            lease_seconds=min(
+                settings.session_timeout_seconds, settings.rebalance_timeout_seconds * _OF_A_REBALANCE
+            ),
             deadline_seconds=deadline_seconds,
             needs=self._needs,
             is_wanted=lambda: self.lanes.records > 0,

@@ -57,11 +57,13 @@ class _Permitted(aiohttp.BytesPayload):
     def __init__(self, value: bytes, may_send: Callable[[], bool]) -> None:
         super().__init__(value)
         self._may_send = may_send
-        self.refused = False
+        self.was_asked = False
+        self.is_refused = False
 
     async def write_with_length(self, writer: Any, content_length: int | None) -> None:
-        if not self._may_send():
-            self.refused = True
+        self.was_asked = True
+        self.is_refused = not self._may_send()
+        if self.is_refused:
             raise aiohttp.ClientConnectionError("it may not be sent any more")
         await super().write_with_length(writer, content_length)
 
@@ -138,6 +140,9 @@ class Webhook:
                 self._url, data=body, headers=self._headers | about, allow_redirects=False
             ) as response:
                 said = await response.content.read(_ANSWER_BYTES)
+                if body.is_refused or not body.was_asked:
+                    # It lay on the kept connection before this request, and is about something else.
+                    raise aiohttp.ClientConnectionError("it came without a request")
                 return meaning(
                     response.status,
                     self._without_secrets(response.reason or ""),
@@ -146,7 +151,7 @@ class Webhook:
                     self._wall_clock(),
                 )
         except (aiohttp.ClientError, OSError, ValueError, asyncio.IncompleteReadError) as error:
-            if body.refused:
+            if body.is_refused:
                 return Answer(Outcome.UNSENT, "it was not to be sent any more")
             return Answer(Outcome.FAILED, self._why(error))
 

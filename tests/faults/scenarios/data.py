@@ -65,10 +65,9 @@ def oversized(stage: Stage) -> None:
         stage.ready(service)
         stage.load.wait_for(1_000)
         with stage.fault("record refused"):
+            before = service.mark()
             limit(stage, SMALL_BYTES)
-            service.wait_for_line(
-                "too large|TooLarge|MessageSizeTooLarge|RecordTooLarge", 60, since=service.mark()
-            )
+            service.wait_for_line("too large|TooLarge|MessageSizeTooLarge|RecordTooLarge", 60, since=before)
         stage.goes_on()
         limit(stage, None)
         stage.stop(service)
