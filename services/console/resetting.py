@@ -52,11 +52,12 @@ class Input:
 
 @dataclass
 class PartitionPlan:
-    """What a reset does to one partition of the input."""
+    """What a reset does to one partition of the input. `is_done` says that Kafka has answered that it did."""
 
     lag: PartitionLag
     keys: int = 0
     is_known: bool = False
+    is_done: bool = False
 
     @property
     def number(self) -> int:
@@ -253,6 +254,8 @@ class Reset:
             await self._group([plan.number])
             await producer.send_offsets_to_transaction(offset, source.group)
             await producer.commit_transaction()
+            # Not later: an interruption while the producer is closed makes it no less certain.
+            plan.is_done = True
 
     def _insist_on_nothing_new(self, number: int, end: int, written_at: int) -> None:
         """With at_least_once nobody is fenced: what somebody wrote since we read would stay."""

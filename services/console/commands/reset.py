@@ -59,23 +59,22 @@ def reset_command(
                 _show(tools, plans, "would be")
                 tools.out.say(f"{_AGAIN} --execute does it.")
                 return STOPPED_AS_ASKED
-            done: list[PartitionPlan] = []
             try:
                 with tools.out.progress(f"resetting {source.topic}") as bar:
-                    for plan in plans:
+                    for done, plan in enumerate(plans, 1):
                         try:
                             await reset.carry_out(plan)
                         except asyncio.CancelledError:
-                            tools.out.error(
-                                f"partition {plan.number}: not known whether it was reset, whole or not at "
-                                "all; `tandem lag` says where its group is"
-                            )
+                            if not plan.is_done:
+                                tools.out.error(
+                                    f"partition {plan.number}: not known whether it was reset, whole or not "
+                                    "at all; `tandem lag` says where its group is"
+                                )
                             raise
-                        done.append(plan)
-                        bar(len(done), len(plans))
+                        bar(done, len(plans))
             finally:
                 # Also when it was interrupted: what was done is said.
-                _show(tools, done, "was")
+                _show(tools, [plan for plan in plans if plan.is_done], "was")
             tools.out.say(_AGAIN)
         return STOPPED_AS_ASKED
 
