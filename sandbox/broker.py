@@ -6,7 +6,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from signal import SIGABRT, SIGBUS, SIGCONT, SIGSEGV, SIGSTOP, SIGTERM
+from signal import SIGABRT, SIGBUS, SIGCONT, SIGSEGV, SIGTERM
 
 from sandbox.errors import SandboxError
 from sandbox.java import JavaRuntime
@@ -198,8 +198,11 @@ class Broker:
         self.start(seconds)
 
     def pause(self) -> None:
-        """SIGSTOP: the node keeps its connections and answers nothing. Raises SandboxError if it's down."""
-        self._running_process().signal(SIGSTOP)
+        """SIGSTOP: the node keeps its connections, and answers nothing from when this returns.
+
+        Raises SandboxError if it's down.
+        """
+        self._running_process().freeze()
 
     def resume(self) -> None:
         """SIGCONT: the end of a pause. Raises SandboxError when the node is down."""

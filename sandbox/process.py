@@ -15,6 +15,9 @@ from sandbox.errors import SandboxError
 GUARD = Path(__file__).with_name("guard.py")
 SPAWN_SECONDS = 20.0
 KILL_SECONDS = 20.0
+FREEZE_SECONDS = 20.0
+# Stopped, or ended.
+STILL = "TtZX"
 
 # What would change the JVM behind our back, or make it write to its output.
 FOREIGN_VARIABLES = ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "CLASSPATH")
@@ -96,6 +99,18 @@ class GuardedProcess:
             with contextlib.suppress(ProcessLookupError):  # it ended just now: nothing to signal
                 os.kill(self.pid, number)
 
+    def freeze(self) -> None:
+        """SIGSTOP, and block until every thread stands still: until then others may still answer.
+
+        Where there is no /proc it returns at once. Raises SandboxError after FREEZE_SECONDS.
+        """
+        self.signal(signal.SIGSTOP)
+        deadline = time.monotonic() + FREEZE_SECONDS
+        while self.running and any(state not in STILL for state in _thread_states(self.pid)):
+            if time.monotonic() > deadline:
+                raise SandboxError(f"process {self.pid} does not stand still after {FREEZE_SECONDS:.0f} s")
+            time.sleep(0.001)
+
     def wait(self, seconds: float) -> bool:
         """Block until the command has ended, at most so many seconds. Returns whether it has."""
         try:
@@ -118,3 +133,16 @@ class GuardedProcess:
     def _kill_group(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):  # gone; macOS: gone, not reaped
             os.killpg(self.pid, signal.SIGKILL)
+
+
+def _thread_states(pid: int) -> list[str]:
+    """Return the letter of each thread's state.
+
+    What stands in the file: https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
+    """
+    states = []
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(OSError):  # the thread has ended meanwhile
+            # Behind the name, which is in parentheses and may have some of its own.
+            states.append(stat.read_text().rpartition(")")[2].split()[0])
+    return states

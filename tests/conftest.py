@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 from collections.abc import Callable, Generator, Iterator
@@ -34,7 +35,15 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show beside a failure what was said by what the test used."""
-    report = yield
+    if call.excinfo is not None:
+        # A report parses the source. What the collector finds meanwhile may log a traceback, which parses as
+        # well: to Python 3.11 an error (https://github.com/python/cpython/issues/106905) that ends the run.
+        gc.collect()
+        gc.disable()
+    try:
+        report = yield
+    finally:
+        gc.enable()
     if report.failed and call.when == "call" and isinstance(item, pytest.Function):
         for fixture in item.funcargs.values():
             report.sections += last_words(fixture)

@@ -38,7 +38,7 @@ RULES_SECONDS = 300.0
 TIER_SECONDS = {
     "unit": 600.0,
     "contract": 900.0,
-    "integration": 1500.0,
+    "integration": 2400.0,
     "faults": 7200.0,
     "containers": 2400.0,
 }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from confluent_kafka.admin import AdminClient
 
 from sandbox import Sandbox
-from sandbox.ports import HOST, free_ports
+from sandbox.ports import HOST
 from tests.conftest import Kafka, create
 from tests.contract.guarantees import World
 from tests.contract.proxy import Proxy
@@ -24,24 +25,27 @@ async def world(kafka: Kafka, prefix: str) -> AsyncIterator[World]:
 
 
 @pytest.fixture(scope="module")
-def own_kafka() -> Iterator[tuple[Sandbox, int, int]]:
-    """A broker that tells its clients to connect to a proxy; with the proxy's port and its own."""
-    own, proxied = free_ports(2)
-    with Sandbox(port=own, properties={"advertised.listeners": f"CLIENT://{HOST}:{proxied}"}) as sandbox:
-        yield sandbox, proxied, own
+def own_kafka() -> Iterator[tuple[Sandbox, socket.socket]]:
+    """A broker that tells its clients to connect to a proxy; with the socket at which that listens."""
+    with (
+        socket.create_server((HOST, 0)) as listening,
+        Sandbox(advertised={"CLIENT": [listening.getsockname()[1]]}) as sandbox,
+    ):
+        yield sandbox, listening
 
 
 @pytest.fixture
-async def proxy(own_kafka: tuple[Sandbox, int, int]) -> AsyncIterator[Proxy]:
-    _, proxied, own = own_kafka
-    async with Proxy(proxied, own) as running:
+async def proxy(own_kafka: tuple[Sandbox, socket.socket]) -> AsyncIterator[Proxy]:
+    sandbox, listening = own_kafka
+    async with Proxy(listening, int(sandbox.bootstrap_servers.rpartition(":")[2])) as running:
         yield running
 
 
 @pytest.fixture
 async def far_world(proxy: Proxy, prefix: str) -> AsyncIterator[World]:
     """A world whose broker is behind the proxy."""
-    made = World(f"{HOST}:{proxy.port}", prefix)
+    # A member is to outlive all the time that a broker is frozen for.
+    made = World(f"{HOST}:{proxy.port}", prefix, session_seconds=60)
     admin = AdminClient({"bootstrap.servers": f"{HOST}:{proxy.port}"})
     await asyncio.to_thread(create, admin, made.topics)
     yield made

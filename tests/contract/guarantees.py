@@ -70,9 +70,13 @@ def transaction(*values: bytes, next_offset: int) -> Transaction:
 
 
 class World:
-    """Three topics under a prefix, and guarantees for the one partition of the input."""
+    """Three topics under a prefix, and guarantees for the one partition of the input.
 
-    def __init__(self, servers: str, prefix: str, **settings: str) -> None:
+    `session_seconds`: how long the group bears with a silent member.
+    """
+
+    def __init__(self, servers: str, prefix: str, *, session_seconds: int = 6, **settings: str) -> None:
+        self.session_seconds = session_seconds
         self.input = TopicPartition(f"{prefix}user_behavior", 0)
         self.purchases = TopicPartition(f"{prefix}purchases", 0)
         self.changelog = TopicPartition(f"{prefix}changelog", 0)
@@ -216,7 +220,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # the client has
         self.has_it = asyncio.Event()
         self.consumer: AIOKafkaConsumer = world.clients.consumer(
             group_id=world.group,
-            session_timeout_ms=6_000,
+            session_timeout_ms=world.session_seconds * 1000,
             heartbeat_interval_ms=300,
             auto_offset_reset="earliest",
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import struct
 from typing import Self
 
@@ -17,12 +18,13 @@ class Proxy:
     """Hands everything on as it is. `cut` breaks the client's connection at one request, once.
 
     Args:
-        port: where clients, and the broker itself, connect.
-        target: where the broker listens.
+        listening: where clients, and the broker itself, connect; stays open.
+        target: the port at which the broker listens.
     """
 
-    def __init__(self, port: int, target: int) -> None:
-        self.port = port
+    def __init__(self, listening: socket.socket, target: int) -> None:
+        self.port: int = listening.getsockname()[1]
+        self._listening = listening
         self.cuts = 0
         self._target = target
         self._request: int | None = None
@@ -34,7 +36,7 @@ class Proxy:
         self._request, self._request_arrives = request, request_arrives
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, HOST, self.port)
+        self._server = await asyncio.start_server(self._serve, sock=self._listening.dup())
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Iterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.protocol.commit import OffsetFetchRequest
-from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, AdminClient
+from confluent_kafka.admin import AclBinding, AclBindingFilter, AclOperation, AclPermissionType, AdminClient
 from confluent_kafka.admin import ResourcePatternType as Pattern
 from confluent_kafka.admin import ResourceType as Resource
 
@@ -28,6 +30,7 @@ from shared.changelog import OFFSET_KEY, WRITER_KEY
 from shared.errors import RebuildTaskError, StopServiceError
 from tests.conftest import create
 from tests.contract.guarantees import DEADLINE_SECONDS, Stopwatch, World, transaction
+from tests.verifier.polling import poll
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -181,7 +184,7 @@ async def test_what_was_not_finished_is_not_committed_and_the_next_one_goes_on(
 
 
 async def test_a_frozen_broker_fails_the_commit_within_its_deadline_and_does_not_hold_up_the_close(
-    far_world: World, own_kafka: tuple[Sandbox, int, int], kind: Kind
+    far_world: World, own_kafka: tuple[Sandbox, socket.socket], kind: Kind
 ) -> None:
     sandbox = own_kafka[0]
     guarantee = await far_world.opened(kind, deadline_seconds=2)
@@ -204,7 +207,7 @@ async def test_a_frozen_broker_fails_the_commit_within_its_deadline_and_does_not
 
 
 async def test_a_frozen_broker_fails_the_open_within_its_deadline(
-    far_world: World, own_kafka: tuple[Sandbox, int, int], kind: Kind
+    far_world: World, own_kafka: tuple[Sandbox, socket.socket], kind: Kind
 ) -> None:
     sandbox = own_kafka[0]
     guarantee = await far_world.guarantee(kind, deadline_seconds=1)
@@ -316,6 +319,19 @@ def guarded() -> Iterator[Sandbox]:
         yield sandbox
 
 
+def is_there(admin: AdminClient, one: AclBinding) -> bool | None:
+    wanted = AclBindingFilter(
+        one.restype,
+        one.name,
+        one.resource_pattern_type,
+        one.principal,
+        one.host,
+        one.operation,
+        one.permission_type,
+    )
+    return bool(admin.describe_acls(wanted).result(30)) or None
+
+
 @pytest.mark.parametrize("missing", ["write the changelog", "write a result"])
 async def test_what_is_not_permitted_ends_the_service(
     guarded: Sandbox, prefix: str, kind: Kind, missing: str
@@ -345,6 +361,11 @@ async def test_what_is_not_permitted_ends_the_service(
     ]
     for done in admin.create_acls(bindings).values():
         await asyncio.to_thread(done.result, 30)
+    for binding in bindings:
+        # The broker goes by it a little later.
+        await asyncio.to_thread(
+            poll, partial(is_there, admin, binding), 30, partial("{} is not there".format, binding)
+        )
     guarantee = await world.guarantee(kind)
 
     async def use() -> None:

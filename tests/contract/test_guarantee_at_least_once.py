@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 import pytest
@@ -84,7 +85,7 @@ async def test_a_commit_for_an_assignment_that_is_gone_is_not_even_sent(world: W
 
 
 async def test_a_commit_that_waits_is_ended_when_a_rebalance_begins(
-    far_world: World, own_kafka: tuple[Sandbox, int, int]
+    far_world: World, own_kafka: tuple[Sandbox, socket.socket]
 ) -> None:
     sandbox = own_kafka[0]
     guarantee = await far_world.opened(AtLeastOnce, deadline_seconds=30)

@@ -237,8 +237,8 @@ async def test_a_header_name_that_is_not_utf8_changes_nothing_about_transactions
     configs = {"message.timestamp.type": "LogAppendTime", "retention.ms": "-1"}
     create(kafka.admin, [NewTopic(place.topic, 1, 1, config=configs)])
     async with producing(kafka, transactional_id=f"{prefix}one") as producer:
-        await transaction(producer, place, some(2), commit=False)
-        await transaction(producer, place, some(2), commit=True)
+        await transaction(kafka, producer, place, some(2), commit=False)
+        await transaction(kafka, producer, place, some(2), commit=True)
     await send_any_names(kafka.bootstrap_servers, place.topic, place.partition, ANY_NAMES)
     found, position = await read(kafka, place, whole=True, way=way)
     tolerant, their_position = await read(kafka, place, whole=False, any_name=True)
@@ -396,11 +396,31 @@ async def fetch(consumer: AIOKafkaConsumer, place: TopicPartition) -> list[Recor
 
 
 async def transaction(
-    producer: AIOKafkaProducer, place: TopicPartition, contents: Sequence[Content], *, commit: bool
+    kafka: Kafka,
+    producer: AIOKafkaProducer,
+    place: TopicPartition,
+    contents: Sequence[Content],
+    *,
+    commit: bool,
 ) -> None:
+    """Send in a transaction of its own; when this returns, its marker is there."""
     await producer.begin_transaction()
     await send(producer, place, contents)
     await (producer.commit_transaction() if commit else producer.abort_transaction())
+    await settled(kafka, place)
+
+
+async def settled(kafka: Kafka, place: TopicPartition) -> None:
+    """Wait until no transaction is open: markers are written after its end was answered."""
+
+    async def end(isolation: str) -> int:
+        consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap_servers, isolation_level=isolation)
+        async with consumer:
+            return int((await consumer.end_offsets([place]))[place])
+
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while await end("read_committed") < await end("read_uncommitted"):  # noqa: ASYNC110 — a broker is asked
+            await asyncio.sleep(0.01)
 
 
 async def test_control_batches_and_aborted_transactions_are_left_out_and_the_position_moves_past_them(
@@ -408,7 +428,7 @@ async def test_control_batches_and_aborted_transactions_are_left_out_and_the_pos
 ) -> None:
     async with producing(kafka, transactional_id=f"{prefix}one") as producer:
         for number, commit in enumerate([True, False, False, True, False]):
-            await transaction(producer, place, some(3, 3 * number), commit=commit)
+            await transaction(kafka, producer, place, some(3, 3 * number), commit=commit)
     found = await read_both_ways(kafka, place)
     # Three records and a marker each.
     assert [one[0] for one in flat(found)] == [0, 1, 2, 12, 13, 14]
@@ -433,6 +453,7 @@ async def test_transactions_that_overlap_are_told_apart(
                 await send(plain, place, [(None, b"plain", [])])
             await aborts.abort_transaction()
             await commits.commit_transaction()
+    await settled(kafka, place)
     found = await read_both_ways(kafka, place)
     assert values(found) == [b"committed 0", b"plain", b"committed 1", b"plain", b"committed 2", b"plain"] * 3
 
@@ -442,14 +463,14 @@ async def test_reading_may_begin_inside_an_aborted_transaction(
     kafka: Kafka, place: TopicPartition, prefix: str, offset: int
 ) -> None:
     async with producing(kafka, transactional_id=f"{prefix}one") as producer:
-        await transaction(producer, place, some(4), commit=False)
-        await transaction(producer, place, some(1, 4), commit=True)
+        await transaction(kafka, producer, place, some(4), commit=False)
+        await transaction(kafka, producer, place, some(1, 4), commit=True)
     assert [one[0] for one in flat(await read_both_ways(kafka, place, offset))] == [5]
 
 
 async def test_what_is_still_open_is_not_read(kafka: Kafka, place: TopicPartition, prefix: str) -> None:
     async with producing(kafka, transactional_id=f"{prefix}one") as producer:
-        await transaction(producer, place, some(2), commit=True)
+        await transaction(kafka, producer, place, some(2), commit=True)
         await producer.begin_transaction()
         await send(producer, place, some(2))
         found, position = await read(kafka, place, whole=True)
@@ -462,7 +483,7 @@ async def test_a_reader_of_everything_is_given_aborted_records_and_no_markers(
 ) -> None:
     async with producing(kafka, transactional_id=f"{prefix}one") as producer:
         for number, commit in enumerate([True, False]):
-            await transaction(producer, place, some(3, 3 * number), commit=commit)
+            await transaction(kafka, producer, place, some(3, 3 * number), commit=commit)
     found = await read_both_ways(kafka, place, isolation_level="read_uncommitted")
     assert [one[0] for one in flat(found)] == [0, 1, 2, 4, 5, 6]
 

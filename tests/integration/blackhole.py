@@ -18,14 +18,15 @@ _PIECE_BYTES = 65_536
 class Blackhole:
     """Hands everything on both ways, in a thread of its own, until `swallow` is called.
 
-    Args:
+    Attributes:
         port: where clients connect.
-        target: where the broker listens.
+        target: where the broker listens: to be set before anybody connects.
     """
 
-    def __init__(self, port: int, target: int) -> None:
-        self._target = target
-        self._server = socket.create_server((HOST, port))
+    def __init__(self) -> None:
+        self.target = 0
+        self._server = socket.create_server((HOST, 0))
+        self.port: int = self._server.getsockname()[1]
         self._server.setblocking(False)
         self._other: dict[socket.socket, socket.socket] = {}
         self._selector = selectors.DefaultSelector()
@@ -66,7 +67,7 @@ class Blackhole:
     def _accept(self) -> None:
         client, _ = self._server.accept()
         try:
-            broker = socket.create_connection((HOST, self._target))
+            broker = socket.create_connection((HOST, self.target))
         except OSError:
             client.close()  # There is no broker: whoever connects is to see that.
             return

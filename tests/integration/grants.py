@@ -125,13 +125,20 @@ def grant(admin: AdminClient, grants: Iterable[Grant]) -> None:
 
 def revoke(admin: AdminClient, grants: Iterable[Grant]) -> None:
     """Take permissions back, and wait until the broker goes by it."""
-    filters = [_filter(one) for one in grants]
+    unwanted = list(grants)
+    filters = [_filter(one) for one in unwanted]
     for done in admin.delete_acls(filters).values():
         assert done.result(_SECONDS), "there was nothing to take back"
+    for one in unwanted:
+        poll(partial(_gone, admin, one), _SECONDS, partial("{} is still in force".format, one))
 
 
 def _there(admin: AdminClient, one: Grant) -> bool | None:
     return bool(admin.describe_acls(_filter(one)).result(_SECONDS)) or None
+
+
+def _gone(admin: AdminClient, one: Grant) -> bool | None:
+    return not _there(admin, one) or None
 
 
 def _binding(one: Grant) -> AclBinding:

@@ -20,7 +20,7 @@ import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from sandbox import Sandbox
-from sandbox.ports import HOST, free_ports
+from sandbox.ports import HOST
 from tests.integration.behavior_topics import topics_of
 from tests.integration.blackhole import Blackhole
 from tests.integration.conftest import create
@@ -185,10 +185,9 @@ class Broken:
 
 @pytest.fixture
 def broker() -> Iterator[Broken]:
-    own, proxied = free_ports(2)
-    properties = {"advertised.listeners": f"CLIENT://{HOST}:{proxied}"}
-    with Blackhole(proxied, own) as hole, Sandbox(port=own, properties=properties) as sandbox:
-        yield Broken(sandbox, f"{HOST}:{proxied}", hole)
+    with Blackhole() as hole, Sandbox(advertised={"CLIENT": [hole.port]}) as sandbox:
+        hole.target = int(sandbox.bootstrap_servers.rpartition(":")[2])
+        yield Broken(sandbox, f"{HOST}:{hole.port}", hole)
 
 
 class Run:

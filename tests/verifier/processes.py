@@ -116,8 +116,11 @@ class Service:
         self._signal(signal.SIGTERM)
 
     def pause(self) -> None:
-        """Freeze it with SIGSTOP."""
+        """Freeze it with SIGSTOP; when this returns, it stands still."""
         self._signal(signal.SIGSTOP)
+        state = os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        if state is None or state.si_code != os.CLD_STOPPED:
+            self._fail("ended before it could be frozen")
 
     def resume(self) -> None:
         """Let it go on with SIGCONT."""
