@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -11,7 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,8 @@ from tests.conftest import Kafka
 from tests.integration.commands import StartTandem, Tandem
 from tests.integration.receiver import Reply, receiving
 from tests.verifier import Service
-from tests.verifier.broker import Broker
-from tests.verifier.contract import Record
+from tests.verifier.broker import Broker, open_transactions
+from tests.verifier.contract import PartitionId, Record
 from tests.verifier.polling import poll
 
 PARTITIONS = 2
@@ -229,43 +228,78 @@ def letters(
     topic: str = "user_behavior",
     more: tuple[tuple[str, bytes], ...] = (),
     value: bytes | None = None,
+    size: int = 0,
 ) -> None:
-    """Write letters as a processor would have, of records in partition 1."""
+    """Write letters as a processor would have, of records in partition 1.
+
+    Their values are their numbers unless `value` is given, padded with spaces to `size` bytes.
+    """
     producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
     for number in range(count):
         about = {"exception": b"x", "message": b"m", "topic": (prefix + topic).encode(), "partition": b"1"}
         headers = [(f"__streams.errors.{name}", value) for name, value in about.items()]
         headers += [("__streams.errors.offset", str(number).encode()), *more]
-        told = str(number).encode() if value is None else value
+        told = str(number).encode().ljust(size) if value is None else value
         producer.produce(f"{prefix}dead_letters", told, "k", partition=number % 2, headers=headers)
     assert producer.flush(30) == 0
 
 
+def wait_for_more(kafka: Kafka, topic: str, than: int) -> None:
+    """Wait until a topic holds more records than that."""
+    poll(lambda: len(records(kafka, topic)) > than or None, 40, lambda: f"no more than {than} in {topic}")
+
+
+def halt_in_a_transaction(process: subprocess.Popen[str], kafka: Kafka, topic: str) -> None:
+    """Freeze a command while a transaction is open where it sends letters again: in partition 1."""
+    place = PartitionId(topic, 1)
+    broker = Broker(kafka.bootstrap_servers)
+
+    def is_open() -> bool:
+        ends = broker.ends([place])[place]
+        return ends.stable < ends.raw
+
+    def is_halted() -> bool | None:
+        assert process.poll() is None, "it has come to its end"
+        if not is_open():
+            return None
+        process.send_signal(signal.SIGSTOP)
+        # It may have committed before it was frozen: then another one has to do.
+        if is_open():
+            return True
+        process.send_signal(signal.SIGCONT)
+        return None
+
+    poll(is_halted, 40, lambda: "no transaction was seen open", interval_seconds=0.002)
+
+
 def test_who_is_killed_in_the_middle_again_and_again_sends_each_once(
-    kafka: Kafka, prefix: str, begin_tandem: StartTandem
+    kafka: Kafka, prefix: str, tandem: Tandem, begin_tandem: StartTandem
 ) -> None:
-    count = 600
-    letters(kafka, prefix, count)
-    # Small transactions, so that a kill lands in the middle of many.
-    command = ("dlq", "retry", "--all", "--rate", "150")
+    count = 1_500
+    topic, handled = f"{prefix}user_behavior", f"{prefix}dead_letters-handled"
+    letters(kafka, prefix, count, size=10_000)
+    # A small transaction a second: work for half a minute, which four kills do not see the end of.
+    command = ("dlq", "retry", "--all", "--rate", "50")
     chance = random.Random(11)
-    kills = 0
-    for run in range(20):
+    for run in range(4):
+        before = len(records(kafka, handled))
         process = begin_tandem(*command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            # Always later than the first transaction, so that it comes to an end.
-            assert process.wait(chance.uniform(3.0, 4.5)) == 0, f"run {run}"
-            break
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait(10)
-            kills += 1
-    else:
-        pytest.fail("it never came to an end")
-    assert kills > 0
-    values = Counter(one.value for one in retried(kafka, f"{prefix}user_behavior"))
+            # However long it takes to connect: each run has done something, and is killed while it does more.
+            wait_for_more(kafka, handled, before)
+            if run % 2:
+                halt_in_a_transaction(process, kafka, topic)
+            else:
+                time.sleep(chance.uniform(0, 1))
+        finally:
+            process.kill()
+            ended = process.wait(10)
+        assert ended == -signal.SIGKILL, "it has come to its end"
+    assert 0 < len(records(kafka, handled)) < count
+    assert tandem("dlq", "retry", "--all").exit_code == 0
+    values = Counter((one.value or b"").rstrip() for one in retried(kafka, topic))
     assert values == Counter({str(number).encode(): 1 for number in range(count)})
-    assert len(records(kafka, f"{prefix}dead_letters-handled")) == count
+    assert len(records(kafka, handled)) == count
 
 
 def test_two_at_once_send_each_once(
@@ -285,28 +319,50 @@ def test_two_at_once_send_each_once(
 def test_letters_are_sent_again_at_the_rate_that_was_asked_for(
     kafka: Kafka, prefix: str, tandem: Tandem
 ) -> None:
-    letters(kafka, prefix, 60)
+    letters(kafka, prefix, 100)
+    began = datetime.now(UTC)
     ran = tandem("dlq", "retry", "--all", "--rate", "20", "--json")
-    assert numbers(ran)["retried"] == 60
+    assert numbers(ran)["retried"] == 100
     marks = records(kafka, f"{prefix}dead_letters-handled")
-    moments = sorted(datetime.fromisoformat(json.loads(one.value or b"")["at"]) for one in marks)
-    # In steps of a second: the last twenty are due two seconds after the first.
-    assert (moments[-1] - moments[0]).total_seconds() >= 1.9
+    steps = Counter(datetime.fromisoformat(json.loads(one.value or b"")["at"]) for one in marks)
+    assert list(steps.values()) == [20] * 5, "in steps of a second"
+    # A step is due with its last letter, counted from when the command has connected: that is after `began`,
+    # and the later the slower the machine is.
+    for step, at in enumerate(sorted(steps)):
+        assert at - began >= timedelta(seconds=step + 0.95)
 
 
 def test_an_interruption_says_what_was_done_and_leaves_no_transaction_open(
     kafka: Kafka, prefix: str, tandem: Tandem, begin_tandem: StartTandem
 ) -> None:
-    letters(kafka, prefix, 300)
+    count = 1_000
+    topic, handled = f"{prefix}user_behavior", f"{prefix}dead_letters-handled"
+    letters(kafka, prefix, count, size=10_000)
     process = begin_tandem("dlq", "retry", "--all", "--rate", "50", "--json", stdout=subprocess.PIPE)
-    time.sleep(4)
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=30)
+    try:
+        # One transaction is committed, and another one under way.
+        wait_for_more(kafka, topic, 0)
+        halt_in_a_transaction(process, kafka, topic)
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGCONT)
+        out, _ = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
     assert process.returncode == 1
-    done = json.loads(out.splitlines()[-1])["retried"]
-    assert 0 < done < 300
-    assert len(retried(kafka, f"{prefix}user_behavior")) == done
-    assert numbers(tandem("dlq", "retry", "--all", "--json"))["retried"] == 300 - done
+    # One that is left open Kafka itself ends, but not before 15 s have passed.
+    broker = Broker(kafka.bootstrap_servers)
+    poll(
+        lambda: not open_transactions(broker, [topic, handled]) or None,
+        10,
+        lambda: str(open_transactions(broker, [topic, handled])),
+    )
+    said = json.loads(out.splitlines()[-1])
+    found = len(retried(kafka, topic))
+    # Interrupted while it commits, it can't know what Kafka made of that: all of it or nothing.
+    assert found in (said["retried"], said["retried"] + said.get("in_doubt", 0))
+    assert 0 < said["retried"] <= found < count
+    assert numbers(tandem("dlq", "retry", "--all", "--json"))["retried"] == count - found
 
 
 def test_one_that_is_too_large_is_named_and_holds_up_no_other(

@@ -199,10 +199,11 @@ def test_every_stall_of_a_generator_is_named_by_livez_in_its_time(
 
 def test_slow_and_idle_processes_stay_live(kafka: Kafka, start: Start) -> None:
     servers = kafka.bootstrap_servers
-    slow = start("tests.integration.stuck_processor", servers, STALL="slow")
+    # What is slow is the commit: it need not be in time for its deadline as well.
+    slow = start(
+        "tests.integration.stuck_processor", servers, STALL="slow", KAFKA_OPERATION_DEADLINE_SECONDS=20
+    )
     idle = [start("services.processor", servers), start("services.generator", servers, GENERATOR_RATE=0.01)]
-    # As long as it waits for records by itself: it has to look sooner.
-    idle.append(start("services.processor", servers, HTTP_STALL_SECONDS=2))
     throttled = start("services.generator", servers, GENERATOR_RATE="max", GENERATOR_BUFFER_BYTES=2_000_000)
     services = [slow, *idle, throttled]
     for service in services:
@@ -210,6 +211,29 @@ def test_slow_and_idle_processes_stay_live(kafka: Kafka, start: Start) -> None:
     with load(servers, prefix_of(slow)):
         assert_stays_live(services, 3 * STALL_SECONDS)
     assert slow.stats()["topologies"]["behavior"]["accounts"]["events"] > 0
+
+
+def test_an_idle_processor_looks_twice_at_least_before_it_is_taken_for_stuck(
+    kafka: Kafka, start: Start
+) -> None:
+    # As long as a task waits for records where nothing asks for more.
+    stall_seconds = 2
+    idle = start(
+        "tests.integration.waiting_processor", kafka.bootstrap_servers, HTTP_STALL_SECONDS=stall_seconds
+    )
+    idle.wait_until_ready(60)
+    waits = poll(
+        lambda: found if len(found := waits_of(idle)) > 60 else None,
+        60,
+        lambda: f"it has waited {len(waits_of(idle))} times",
+    )
+    assert 0 < max(waits) <= stall_seconds * 1000 / 2
+
+
+def waits_of(service: Service) -> list[int]:
+    """Return how long a `waiting_processor` was ready to wait each time, milliseconds."""
+    said = map(json.loads, service.lines())
+    return [line["milliseconds"] for line in said if line["event"] == "waits"]
 
 
 @pytest.mark.parametrize("how", ["frozen", "killed"])

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, Producer
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from tests.integration.conftest import Kafka
+from tests.integration.scraped import Scraped
 from tests.verifier import BackgroundLoad, LoadPlan, Service, load, verify, wait_until_caught_up
-from tests.verifier.broker import Broker
+from tests.verifier.broker import QUIET, Broker
 from tests.verifier.contract import PartitionId
 from tests.verifier.polling import poll
 
@@ -60,6 +61,15 @@ def committed(kafka: Kafka, prefix: str) -> int | None:
     return Broker(kafka.bootstrap_servers).committed(prefix + GROUP, [place])[place]
 
 
+def counted(service: Service) -> tuple[float, float]:
+    """Return how many records are behind a committed offset, and how many were read since."""
+    scraped = Scraped(service)
+    return (
+        scraped.total("tandem_processor_records_total"),
+        scraped.total("tandem_processor_pending_records"),
+    )
+
+
 def values_of(kafka: Kafka, topic: str) -> list[Any]:
     records = Broker(kafka.bootstrap_servers).read_topic(topic, 30)
     return [json.loads(record.value) for record in records if record.value is not None]
@@ -76,6 +86,8 @@ def test_it_commits_every_ten_events_and_at_stop_by_settings_alone(
     service.wait_until_ready(60)
     produce(kafka, f"{prefix}user_behavior", [event(user) for user in range(25)])
     poll(lambda: True if committed(kafka, prefix) == 20 else None, 30, lambda: str(committed(kafka, prefix)))
+    # The last five may come later, and a stop commits what was read.
+    poll(lambda: True if counted(service) == (20, 5) else None, 30, lambda: str(counted(service)))
     assert service.terminate() == 0
     assert committed(kafka, prefix) == 25
     offsets = [one["offset"] for one in values_of(kafka, f"{prefix}behavior_stats")]
@@ -155,11 +167,30 @@ def test_alerts_resolve_behind_the_hysteresis_with_thresholds_from_a_toml_file(
 
 
 def limit_dead_letters(kafka: Kafka, prefix: str, *, most_bytes: int) -> None:
-    """Set what one record batch of the dead letters may take."""
+    """Set what one record batch of the dead letters may take, and wait until a larger one is refused."""
+    topic = f"{prefix}dead_letters"
     entry = ConfigEntry("max.message.bytes", str(most_bytes), incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(ResourceType.TOPIC, f"{prefix}dead_letters", incremental_configs=[entry])
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
     for changed in kafka.admin.incremental_alter_configs([resource]).values():
         changed.result(30)
+    # Kafka answers, and describes the topic so, a little before its partitions go by it. What they take
+    # until then is in a transaction that is aborted: nobody reads it.
+    settings = {"bootstrap.servers": kafka.bootstrap_servers, "transactional.id": f"{prefix}too-large"}
+    producer = Producer(settings | QUIET)
+    producer.init_transactions(30)
+
+    def is_refused() -> bool | None:
+        outcomes: list[KafkaError | None] = []
+        producer.begin_transaction()
+        producer.produce(
+            topic, b"\xff" * most_bytes, None, 0, on_delivery=lambda error, _: outcomes.append(error)
+        )
+        assert producer.flush(30) == 0
+        producer.abort_transaction(30)
+        [error] = outcomes
+        return (error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE) or None
+
+    poll(is_refused, 30, lambda: f"{topic} takes more than {most_bytes} bytes")
 
 
 def test_a_record_bigger_than_its_dead_letter_may_be_is_cut_and_described(

@@ -23,7 +23,8 @@ StartProcessor = Callable[..., Service]
 MakeTopics = Callable[..., None]
 
 PARTITIONS = 6
-SESSION_SECONDS = 6
+# What is waited for so long shows as such, however slow the machine is.
+TOO_LONG_SECONDS = 60
 BEHAVIOR = {"PROCESSOR_TOPOLOGIES": "behavior"}
 
 pytestmark = pytest.mark.timeout(180)
@@ -168,15 +169,24 @@ def test_a_process_with_an_instance_id_that_outlived_its_session_joins_again(
     assert frozen.is_running
 
 
-def test_what_a_killed_processor_had_is_served_again_within_the_session_timeout_and_two_seconds(
-    kafka: Kafka, prefix: str, start_processor: StartProcessor
+def test_what_a_killed_processor_had_is_served_again_when_its_session_ends_and_waits_for_nothing_else(
+    kafka: Kafka,
+    prefix: str,
+    start_processor: StartProcessor,
+    record_property: Callable[[str, object], None],
 ) -> None:
+    # Neither the group nor the fence waits for these. How soon after the six seconds of the session it is
+    # served depends on the machine, and is shown.
+    slow = BEHAVIOR | {
+        "PROCESSOR_REBALANCE_TIMEOUT_SECONDS": TOO_LONG_SECONDS,
+        "PROCESSOR_TRANSACTION_TIMEOUT_SECONDS": TOO_LONG_SECONDS,
+    }
     with BackgroundLoad(
         kafka.bootstrap_servers, prefix, LoadPlan(seed=34), records_per_second=1_000
     ) as running:
-        survivor = start_processor(**BEHAVIOR)
+        survivor = start_processor(**slow)
         wait_until_shared(survivor)
-        victim = start_processor(**BEHAVIOR)
+        victim = start_processor(**slow)
         wait_until_shared(survivor, victim)
         victim.wait_until_ready(60)
         running.wait_for(1_000)
@@ -185,10 +195,14 @@ def test_what_a_killed_processor_had_is_served_again_within_the_session_timeout_
         killed = time.monotonic()
         poll(
             lambda: True if len(running_again(survivor, mark)) == PARTITIONS / 2 else None,
-            60,
+            TOO_LONG_SECONDS,
             lambda: "nobody took over",
         )
-        assert time.monotonic() - killed < SESSION_SECONDS + 2
+        seconds = time.monotonic() - killed
+        record_property(
+            "measured", f"a kill -9 is taken over after {seconds:.1f} s, the session's 6 s included"
+        )
+        assert seconds < TOO_LONG_SECONDS / 2
 
 
 def running_again(service: Service, mark: int) -> list[str]:

@@ -19,7 +19,8 @@ from shared.kafka import KafkaClients
 from shared.settings import KafkaSettings, load
 from tests.integration.grants import Grant, documented
 from tests.integration.guarded import Guarded
-from tests.verifier.broker import Broker
+from tests.verifier.broker import Broker, open_transactions
+from tests.verifier.polling import poll
 
 ROUNDS = 30
 ME = "User:processor"
@@ -65,6 +66,13 @@ async def test_what_a_refused_transaction_wrote_is_never_seen(guarded: Guarded, 
         with pytest.raises(StopServiceError, match="Write on topic"):
             await guarantee.commit(transaction(topics.PURCHASES, b"refused %d" % number, 2 * number + 2))
         await guarantee.close()
-    seen = [one.key or b"" for one in Broker(guarded.inside).read_topic(changelog, 20)]
+    broker = Broker(guarded.inside)
+    # A refusal waits for no markers: those of the last rounds may still be on their way.
+    poll(
+        lambda: True if not open_transactions(broker, [changelog]) else None,
+        20,
+        lambda: str(open_transactions(broker, [changelog])),
+    )
+    seen = [one.key or b"" for one in broker.read_topic(changelog, 20)]
     assert sum(key.startswith(b"committed") for key in seen) == ROUNDS
     assert [key for key in seen if key.startswith(b"refused")] == []
