@@ -216,8 +216,9 @@ def test_slow_and_idle_processes_stay_live(kafka: Kafka, start: Start) -> None:
 def test_an_idle_processor_looks_twice_at_least_before_it_is_taken_for_stuck(
     kafka: Kafka, start: Start
 ) -> None:
-    # As long as a task waits for records where nothing asks for more.
-    stall_seconds = 2
+    # Where nothing asks for more, a task waits longer for records, and a round of the membership takes more
+    # than half of it.
+    stall_seconds = 1.5
     idle = start(
         "tests.integration.waiting_processor", kafka.bootstrap_servers, HTTP_STALL_SECONDS=stall_seconds
     )
