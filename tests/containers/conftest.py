@@ -26,7 +26,10 @@ SETTINGS = {
 
 @last_words.register
 def _(fixture: Stack) -> list[tuple[str, str]]:
-    return [("the pair's last lines", fixture.last_log_lines("generator", "processor", count=LOG_LINES))]
+    return [
+        ("the pair's last lines", fixture.last_log_lines("generator", "processor", count=LOG_LINES)),
+        ("the brokers' last lines", fixture.last_log_lines(*fixture.kafka_ports, count=LOG_LINES)),
+    ]
 
 
 @pytest.fixture(scope="session")
