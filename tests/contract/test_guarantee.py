@@ -6,16 +6,13 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.protocol.commit import OffsetFetchRequest
-from confluent_kafka.admin import AclBinding, AclBindingFilter, AclOperation, AclPermissionType, AdminClient
-from confluent_kafka.admin import ResourcePatternType as Pattern
-from confluent_kafka.admin import ResourceType as Resource
+from confluent_kafka.admin import AdminClient
 
 from sandbox import Sandbox
 from services.processor.at_least_once import AtLeastOnce
@@ -30,7 +27,7 @@ from shared.changelog import OFFSET_KEY, WRITER_KEY
 from shared.errors import RebuildTaskError, StopServiceError
 from tests.conftest import create
 from tests.contract.guarantees import DEADLINE_SECONDS, Stopwatch, World, transaction
-from tests.verifier.polling import poll
+from tests.integration.grants import Grant, grant
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -294,12 +291,14 @@ async def test_a_coordinator_that_is_loading_is_not_taken_for_a_group_without_of
 
 PASSWORD = "correct horse battery"
 GRANTS = {
-    "read the changelog": (Resource.TOPIC, "changelog", AclOperation.READ),
-    "write the changelog": (Resource.TOPIC, "changelog", AclOperation.WRITE),
-    "write a result": (Resource.TOPIC, "purchases", AclOperation.WRITE),
-    "read the input": (Resource.TOPIC, "user_behavior", AclOperation.READ),
-    "read the group": (Resource.GROUP, "group", AclOperation.READ),
-    "write the transactional id": (Resource.TRANSACTIONAL_ID, "group-user_behavior-0", AclOperation.WRITE),
+    "read the changelog": Grant("User:processor", "Read", "--topic", "changelog", "literal"),
+    "write the changelog": Grant("User:processor", "Write", "--topic", "changelog", "literal"),
+    "write a result": Grant("User:processor", "Write", "--topic", "purchases", "literal"),
+    "read the input": Grant("User:processor", "Read", "--topic", "user_behavior", "literal"),
+    "read the group": Grant("User:processor", "Read", "--group", "group", "literal"),
+    "write the transactional id": Grant(
+        "User:processor", "Write", "--transactional-id", "group-user_behavior-0", "literal"
+    ),
 }
 
 
@@ -319,19 +318,6 @@ def guarded() -> Iterator[Sandbox]:
         yield sandbox
 
 
-def is_there(admin: AdminClient, one: AclBinding) -> bool | None:
-    wanted = AclBindingFilter(
-        one.restype,
-        one.name,
-        one.resource_pattern_type,
-        one.principal,
-        one.host,
-        one.operation,
-        one.permission_type,
-    )
-    return bool(admin.describe_acls(wanted).result(30)) or None
-
-
 @pytest.mark.parametrize("missing", ["write the changelog", "write a result"])
 async def test_what_is_not_permitted_ends_the_service(
     guarded: Sandbox, prefix: str, kind: Kind, missing: str
@@ -346,26 +332,8 @@ async def test_what_is_not_permitted_ends_the_service(
     )
     admin = AdminClient({"bootstrap.servers": guarded.internal_servers})
     await asyncio.to_thread(create, admin, world.topics)
-    bindings = [
-        AclBinding(
-            resource,
-            prefix + name,
-            Pattern.LITERAL,
-            "User:processor",
-            "*",
-            operation,
-            AclPermissionType.ALLOW,
-        )
-        for what, (resource, name, operation) in GRANTS.items()
-        if what != missing
-    ]
-    for done in admin.create_acls(bindings).values():
-        await asyncio.to_thread(done.result, 30)
-    for binding in bindings:
-        # The broker goes by it a little later.
-        await asyncio.to_thread(
-            poll, partial(is_there, admin, binding), 30, partial("{} is not there".format, binding)
-        )
+    granted = [one.under(prefix) for what, one in GRANTS.items() if what != missing]
+    await asyncio.to_thread(grant, admin, granted)
     guarantee = await world.guarantee(kind)
 
     async def use() -> None:

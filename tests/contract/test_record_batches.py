@@ -37,6 +37,7 @@ from shared.header_names import RawRecords, read_any_header_name
 from shared.waiting import unless_ended, watched
 from tests.conftest import Kafka, create
 from tests.header_names import FIRST_TIMESTAMP, send_any_names
+from tests.verifier.broker import Broker, wait_until_settled
 
 # key, value, headers
 Content = tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]
@@ -411,16 +412,8 @@ async def transaction(
 
 
 async def settled(kafka: Kafka, place: TopicPartition) -> None:
-    """Wait until no transaction is open: markers are written after its end was answered."""
-
-    async def end(isolation: str) -> int:
-        consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap_servers, isolation_level=isolation)
-        async with consumer:
-            return int((await consumer.end_offsets([place]))[place])
-
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while await end("read_committed") < await end("read_uncommitted"):  # noqa: ASYNC110 — a broker is asked
-            await asyncio.sleep(0.01)
+    broker = Broker(kafka.bootstrap_servers)
+    await asyncio.to_thread(wait_until_settled, broker, [place.topic], DEADLINE_SECONDS)
 
 
 async def test_control_batches_and_aborted_transactions_are_left_out_and_the_position_moves_past_them(

@@ -29,7 +29,7 @@ from tests.conftest import Kafka
 from tests.integration.commands import StartTandem, Tandem
 from tests.integration.receiver import Reply, receiving
 from tests.verifier import Service
-from tests.verifier.broker import Broker, open_transactions
+from tests.verifier.broker import Broker, wait_until_settled
 from tests.verifier.contract import PartitionId, Record
 from tests.verifier.polling import poll
 
@@ -351,12 +351,7 @@ def test_an_interruption_says_what_was_done_and_leaves_no_transaction_open(
         process.wait()
     assert process.returncode == 1
     # One that is left open Kafka itself ends, but not before 15 s have passed.
-    broker = Broker(kafka.bootstrap_servers)
-    poll(
-        lambda: not open_transactions(broker, [topic, handled]) or None,
-        10,
-        lambda: str(open_transactions(broker, [topic, handled])),
-    )
+    wait_until_settled(Broker(kafka.bootstrap_servers), [topic, handled], 10)
     said = json.loads(out.splitlines()[-1])
     found = len(retried(kafka, topic))
     # Interrupted while it commits, it can't know what Kafka made of that: all of it or nothing.

@@ -19,8 +19,7 @@ from shared.kafka import KafkaClients
 from shared.settings import KafkaSettings, load
 from tests.integration.grants import Grant, documented
 from tests.integration.guarded import Guarded
-from tests.verifier.broker import Broker, open_transactions
-from tests.verifier.polling import poll
+from tests.verifier.broker import Broker, wait_until_settled
 
 ROUNDS = 30
 ME = "User:processor"
@@ -68,11 +67,7 @@ async def test_what_a_refused_transaction_wrote_is_never_seen(guarded: Guarded, 
         await guarantee.close()
     broker = Broker(guarded.inside)
     # A refusal waits for no markers: those of the last rounds may still be on their way.
-    poll(
-        lambda: True if not open_transactions(broker, [changelog]) else None,
-        20,
-        lambda: str(open_transactions(broker, [changelog])),
-    )
+    wait_until_settled(broker, [changelog], 20)
     seen = [one.key or b"" for one in broker.read_topic(changelog, 20)]
     assert sum(key.startswith(b"committed") for key in seen) == ROUNDS
     assert [key for key in seen if key.startswith(b"refused")] == []

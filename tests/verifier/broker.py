@@ -1,7 +1,7 @@
 """What stands in Kafka, read with confluent-kafka (librdkafka)."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from confluent_kafka import (
@@ -15,6 +15,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from tests.verifier.contract import PartitionId, Record
+from tests.verifier.polling import poll
 
 REQUEST_TIMEOUT_SECONDS: Final = 10
 RECORDS_A_POLL: Final = 5_000
@@ -208,3 +209,16 @@ def open_transactions(broker: Broker, topics: Iterable[str]) -> dict[str, str]:
         for partition, ends in broker.ends(broker.partitions(topics)).items()
         if ends.stable != ends.raw
     }
+
+
+def wait_until_settled(broker: Broker, topics: Collection[str], timeout_seconds: float) -> None:
+    """Wait until no transaction is open: its markers are written after its end was answered.
+
+    Raises:
+        TimeoutError: one still is.
+    """
+    poll(
+        lambda: not open_transactions(broker, topics) or None,
+        timeout_seconds,
+        lambda: str(open_transactions(broker, topics)),
+    )

@@ -118,8 +118,8 @@ class Service:
     def pause(self) -> None:
         """Freeze it with SIGSTOP; when this returns, it stands still."""
         self._signal(signal.SIGSTOP)
-        state = os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-        if state is None or state.si_code != os.CLD_STOPPED:
+        _, status = os.waitpid(self.pid, os.WUNTRACED)
+        if not os.WIFSTOPPED(status):
             self._fail("ended before it could be frozen")
 
     def resume(self) -> None:

@@ -156,7 +156,7 @@ class DeliverySession:
 
     def take(self, now: float) -> Parcel | None:
         """Return a parcel that may be delivered now; none while it is not known that we are a member."""
-        if self._committer.has_lease:
+        if self.may_deliver():
             return self.lanes.take(now)
         if self.lanes.records:
             self._committer.commit_soon()
@@ -164,7 +164,7 @@ class DeliverySession:
 
     def wakes_at(self) -> float | None:
         """Return when a parcel that sleeps may be delivered, or None."""
-        return self.lanes.wakes_at() if self._committer.has_lease else None
+        return self.lanes.wakes_at() if self.may_deliver() else None
 
     def finished(self, parcel: Parcel) -> None:
         """Note that a parcel was delivered, or is in the dead letters."""

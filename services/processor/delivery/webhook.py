@@ -52,18 +52,20 @@ class Answer:
 
 
 class _Permitted(aiohttp.BytesPayload):
-    """A body that asks whether it may still be sent. The client sends the head together with it."""
+    """A body that asks whether it may still be sent. The client sends the head together with it.
+
+    Attributes:
+        is_sent: None until it was asked for.
+    """
 
     def __init__(self, value: bytes, may_send: Callable[[], bool]) -> None:
         super().__init__(value)
         self._may_send = may_send
-        self.was_asked = False
-        self.is_refused = False
+        self.is_sent: bool | None = None
 
     async def write_with_length(self, writer: Any, content_length: int | None) -> None:
-        self.was_asked = True
-        self.is_refused = not self._may_send()
-        if self.is_refused:
+        self.is_sent = self._may_send()
+        if not self.is_sent:
             raise aiohttp.ClientConnectionError("it may not be sent any more")
         await super().write_with_length(writer, content_length)
 
@@ -140,7 +142,7 @@ class Webhook:
                 self._url, data=body, headers=self._headers | about, allow_redirects=False
             ) as response:
                 said = await response.content.read(_ANSWER_BYTES)
-                if body.is_refused or not body.was_asked:
+                if not body.is_sent:
                     # It lay on the kept connection before this request, and is about something else.
                     raise aiohttp.ClientConnectionError("it came without a request")
                 return meaning(
@@ -151,7 +153,7 @@ class Webhook:
                     self._wall_clock(),
                 )
         except (aiohttp.ClientError, OSError, ValueError, asyncio.IncompleteReadError) as error:
-            if body.is_refused:
+            if body.is_sent is False:
                 return Answer(Outcome.UNSENT, "it was not to be sent any more")
             return Answer(Outcome.FAILED, self._why(error))
 
